@@ -1,0 +1,293 @@
+//! A batch: the records that become durable together, and those who wait for it.
+//!
+//! While it fills it belongs to the queue and is written under the queue's lock. Once swapped out
+//! it never changes, so readers share it while the committer writes it down.
+
+use std::task::Waker;
+
+use crate::error::Error;
+use crate::generation::Generation;
+use crate::record::{Position, Record, codec};
+use crate::storage::Opening;
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
+
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(super) cell: Arc<BatchCell>,
+    pub(super) parts: Vec<Part>,
+    pub(super) bytes: usize,
+    pub(super) rows: usize,
+}
+
+/// The rows of one batch that go to one generation.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) generation: Arc<Generation>,
+    /// Written with a generation's first rows.
+    pub(super) opening: Option<Opening>,
+    pub(super) first: u32,
+    pub(super) rows: Vec<Row>,
+    arena: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    end: usize,
+    pub(super) prev: Option<Position>,
+    pub(super) unanswered: bool,
+}
+
+impl Batch {
+    pub(super) fn numbered(number: u64) -> Self {
+        let cell = Arc::new(BatchCell { number, ..BatchCell::default() });
+        Batch { cell, parts: Vec::new(), bytes: 0, rows: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Adds a record that stands at `position`, of a generation whose first row in this batch is
+    /// the one being added, or was added before.
+    pub(super) fn push(
+        &mut self,
+        generation: &Arc<Generation>,
+        opening: Option<Opening>,
+        position: Position,
+        record: &Record,
+    ) {
+        let index =
+            self.parts.iter().position(|part| part.generation.id == generation.id).unwrap_or_else(
+                || {
+                    self.parts.push(Part {
+                        generation: Arc::clone(generation),
+                        opening,
+                        first: position.row,
+                        rows: Vec::new(),
+                        arena: Vec::new(),
+                    });
+                    self.parts.len() - 1
+                },
+            );
+        if let Some(part) = self.parts.get_mut(index) {
+            let before = part.arena.len();
+            codec::encode(record, position, &mut part.arena);
+            part.rows.push(Row {
+                end: part.arena.len(),
+                prev: record.prev,
+                unanswered: record.is_unanswered(),
+            });
+            self.bytes += part.arena.len() - before;
+            self.rows += 1;
+        }
+    }
+
+    /// The bytes of a row, if this batch has it.
+    pub(super) fn row(&self, position: Position) -> Option<&[u8]> {
+        let part = self.parts.iter().find(|part| part.generation.id == position.generation)?;
+        part.row(position.row.checked_sub(part.first)? as usize)
+    }
+}
+
+impl Part {
+    fn row(&self, index: usize) -> Option<&[u8]> {
+        let start = match index.checked_sub(1) {
+            Some(before) => self.rows.get(before)?.end,
+            None => 0,
+        };
+        self.arena.get(start..self.rows.get(index)?.end)
+    }
+
+    pub(super) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.rows.len()).filter_map(|index| self.row(index))
+    }
+
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (u32, &Row)> {
+        (self.first..).zip(&self.rows)
+    }
+}
+
+/// Where a batch's outcome is waited for, by threads and tasks alike.
+///
+/// The outcome is set once. Each waiter sees it; nobody is left asleep.
+#[derive(Debug, Default)]
+pub(crate) struct BatchCell {
+    number: u64,
+    settled: AtomicBool,
+    state: Mutex<CellState>,
+    /// Threads park here: all are woken by the outcome, one by an offer of the committer role.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct CellState {
+    outcome: Option<Result<(), Error>>,
+    /// Threads that are parked, or about to be.
+    threads: usize,
+    /// The committer role is free and one of the threads should take it.
+    offered: bool,
+    /// Someone needs this batch and cannot commit it: a task, or nobody at all.
+    wanted: bool,
+    wakers: Vec<Waker>,
+}
+
+/// What a parked thread was woken for.
+#[derive(Debug)]
+pub(super) enum Woken {
+    Settled(Result<(), Error>),
+    Offered,
+    TimedOut,
+}
+
+impl BatchCell {
+    /// Batches become durable in the order of their numbers.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The outcome, once there is one. No lock is taken before.
+    pub(crate) fn outcome(&self) -> Option<Result<(), Error>> {
+        if !self.settled.load(Ordering::Acquire) {
+            return None;
+        }
+        self.state.lock().outcome()
+    }
+
+    /// The outcome, or `waker` is woken by it. `known` is the caller's note of the waker it
+    /// left here last, so that a task polled often is listed once.
+    pub(crate) fn poll(
+        &self,
+        waker: &Waker,
+        known: &mut Option<WakerId>,
+    ) -> Option<Result<(), Error>> {
+        let mut state = self.state.lock();
+        let outcome = state.outcome();
+        if outcome.is_none() {
+            state.wanted = true;
+            if *known != Some(WakerId::of(waker)) {
+                *known = Some(WakerId::of(waker));
+                state.wakers.push(waker.clone());
+            }
+        }
+        outcome
+    }
+
+    /// Has `waker` woken by the outcome, for one who waits for something else as well.
+    pub(crate) fn notify(&self, waker: Waker) {
+        let mut state = self.state.lock();
+        if state.outcome.is_none() {
+            state.wakers.push(waker);
+        } else {
+            drop(state);
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn settle(&self, outcome: Result<(), Error>) {
+        let wakers = {
+            let mut state = self.state.lock();
+            if state.outcome.is_some() {
+                return;
+            }
+            state.outcome = Some(outcome);
+            self.settled.store(true, Ordering::Release);
+            std::mem::take(&mut state.wakers)
+        };
+        self.changed.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Counts the calling thread among those who wait, from before it looks for the role.
+    pub(super) fn enter(&self) -> ThreadWaiter<'_> {
+        self.state.lock().threads += 1;
+        ThreadWaiter(self)
+    }
+
+    pub(super) fn want(&self) {
+        self.state.lock().wanted = true;
+    }
+
+    /// Offers the role to one waiting thread; otherwise says whether someone else must take it.
+    pub(super) fn offer(&self) -> Offer {
+        let mut state = self.state.lock();
+        if state.threads > 0 {
+            state.offered = true;
+            self.changed.notify_one();
+            Offer::ToThread
+        } else if state.wanted {
+            Offer::ToBackground
+        } else {
+            Offer::NotNeeded
+        }
+    }
+}
+
+impl CellState {
+    fn outcome(&self) -> Option<Result<(), Error>> {
+        self.outcome.as_ref().map(|outcome| outcome.as_ref().map(drop).map_err(Error::share))
+    }
+}
+
+/// Tells wakers apart, as long as one of the compared is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WakerId {
+    data: usize,
+    vtable: usize,
+}
+
+impl WakerId {
+    fn of(waker: &Waker) -> Self {
+        WakerId { data: waker.data() as usize, vtable: std::ptr::from_ref(waker.vtable()) as usize }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    ToThread,
+    ToBackground,
+    NotNeeded,
+}
+
+/// A thread that waits for a batch.
+pub(super) struct ThreadWaiter<'c>(&'c BatchCell);
+
+impl ThreadWaiter<'_> {
+    /// Parks until something happens, or until `deadline`.
+    pub(super) fn park(&self, deadline: Option<std::time::Instant>) -> Woken {
+        let mut state = self.0.state.lock();
+        loop {
+            if let Some(outcome) = state.outcome() {
+                return Woken::Settled(outcome);
+            }
+            if std::mem::take(&mut state.offered) {
+                return Woken::Offered;
+            }
+            match deadline {
+                None => self.0.changed.wait(&mut state),
+                Some(deadline) => {
+                    if self.0.changed.wait_until(&mut state, deadline).timed_out() {
+                        return match state.outcome() {
+                            Some(outcome) => Woken::Settled(outcome),
+                            None => Woken::TimedOut,
+                        };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ThreadWaiter<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.threads -= 1;
+        // An offer that was meant for this thread goes to another one. Where there is none, the
+        // batch is wanted all the same, and the background thread looks for it.
+        if state.offered {
+            self.0.changed.notify_one();
+        }
+        if state.outcome.is_none() {
+            state.wanted = true;
+        }
+    }
+}

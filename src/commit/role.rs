@@ -1,0 +1,164 @@
+//! Taking the committer role, committing one batch, and handing the role on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::batch::{Batch, BatchCell, Offer, Woken};
+use super::{Committer, Durability};
+use crate::clock::instant;
+use crate::error::{Error, ErrorKind};
+use crate::storage::Rows;
+use crate::sync::{Arc, Ordering, yield_now};
+
+/// How often a thread that is about to commit lets others run first, as long as that brings
+/// records. Threads just woken by the last commit are about to submit their next.
+const GATHER_ROUNDS: usize = 8;
+
+impl Committer {
+    /// Blocks until the batch is settled, committing it if nobody else does. `None` where
+    /// `deadline` comes first.
+    pub(crate) fn wait(
+        &self,
+        cell: &BatchCell,
+        deadline: Option<Instant>,
+    ) -> Option<Result<(), Error>> {
+        if let Some(outcome) = cell.outcome() {
+            return Some(outcome);
+        }
+        let waiter = cell.enter();
+        loop {
+            if let Some(role) = self.try_role() {
+                if cell.outcome().is_none() {
+                    self.gather();
+                    role.commit_next();
+                }
+            }
+            if let Some(outcome) = cell.outcome() {
+                return Some(outcome);
+            }
+            match waiter.park(deadline) {
+                Woken::Settled(outcome) => return Some(outcome),
+                Woken::Offered => {}
+                Woken::TimedOut => return None,
+            }
+        }
+    }
+
+    /// Sees to it that a batch is committed which no thread waits for.
+    pub(crate) fn want(&self, cell: &BatchCell) {
+        if cell.outcome().is_some() {
+            return;
+        }
+        cell.want();
+        self.call_if_free();
+    }
+
+    /// Asks the background thread to take the role, unless someone holds it: whoever does looks
+    /// for wanted batches when handing it on.
+    pub(crate) fn call_if_free(&self) {
+        if !self.role_taken.load(Ordering::SeqCst) {
+            self.background.call();
+        }
+    }
+
+    pub(super) fn try_role(&self) -> Option<Role<'_>> {
+        self.role_taken
+            .compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
+            .then_some(Role(self))
+    }
+
+    fn gather(&self) {
+        let mut rows = self.queue.lock().filling.rows;
+        for _ in 0..GATHER_ROUNDS {
+            yield_now();
+            let more = self.queue.lock().filling.rows;
+            if more == rows {
+                return;
+            }
+            rows = more;
+        }
+    }
+}
+
+/// The right to commit. Handed on when dropped, however that comes about.
+pub(super) struct Role<'c>(&'c Committer);
+
+impl Role<'_> {
+    /// Commits what has queued. `false` where nothing had.
+    pub(super) fn commit_next(&self) -> bool {
+        let committer = self.0;
+        let batch = {
+            let _gate = committer.gate.write();
+            committer.queue.lock().take()
+        };
+        let Some(batch) = batch else { return false };
+        let started = instant();
+        let written = catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
+        match written {
+            Ok(Ok(())) => {
+                committer.figures.committed(batch.rows, batch.bytes, started.elapsed());
+                committer.queue.lock().committing = None;
+                batch.cell.settle(Ok(()));
+            }
+            Ok(Err(cause)) => committer.poison(&cause),
+            Err(_) => committer.poison(&Error::new(ErrorKind::Unknown, "the committer panicked")),
+        }
+        true
+    }
+
+    fn write(&self, batch: &Arc<Batch>) -> Result<(), Error> {
+        let committer = self.0;
+        if std::process::id() != committer.process {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                "this process is a fork of the one that opened the store: open it anew here",
+            ));
+        }
+        let directory = &committer.storage.place.directory;
+        directory.check_in_place().map_err(|error| Error::io(directory, error))?;
+        let two_phase = committer.durability == Durability::Strict;
+        for part in &batch.parts {
+            let generation = &part.generation;
+            if part.first == 0 {
+                committer.generations.insert(Arc::clone(generation));
+            }
+            let file = generation.file(&committer.storage, committer.marks())?;
+            let rows = Rows { first: part.first, bytes: part.bytes(), opening: part.opening };
+            generation.publish(file.append(rows, two_phase)?)?;
+            if let (0, Some(hooks)) = (part.first, committer.hooks.get()) {
+                hooks.begun.wake_by_ref();
+            }
+        }
+        // All rows first, then what they took the place of: that may be in any part.
+        for part in &batch.parts {
+            part.generation.follow(|unanswered| {
+                for (row, meta) in part.numbered() {
+                    if meta.unanswered {
+                        unanswered.insert(row);
+                    }
+                }
+            });
+            let superseded = part.rows.iter().filter_map(|row| row.prev);
+            committer.generations.follow_superseded(superseded);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Role<'_> {
+    fn drop(&mut self) {
+        let committer = self.0;
+        committer.role_taken.store(false, Ordering::SeqCst);
+        let (waiting, stopped) = {
+            let queue = committer.queue.lock();
+            let waiting = (!queue.filling.is_empty()).then(|| Arc::clone(&queue.filling.cell));
+            (waiting, queue.stopped.is_some())
+        };
+        let offer = waiting.map_or(Offer::NotNeeded, |cell| cell.offer());
+        // The background thread ends when all is committed, so it must hear of each commit.
+        if stopped || offer == Offer::ToBackground {
+            committer.background.call();
+        }
+    }
+}

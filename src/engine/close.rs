@@ -1,0 +1,66 @@
+//! Closing: what was accepted is committed, then threads end, files close, the lock goes.
+
+use std::thread::{JoinHandle, ThreadId};
+
+use super::Engine;
+use crate::error::Error;
+use crate::pending::Pending;
+use crate::sync::Arc;
+
+/// What is to be ended when the store is closed.
+#[derive(Debug, Default)]
+pub(super) struct Closing {
+    /// The timer and the keeper. The background thread ends last and by itself.
+    pub(super) helpers: Vec<JoinHandle<()>>,
+    pub(super) own_threads: Vec<ThreadId>,
+}
+
+impl Engine {
+    /// Begins to close; resolves when all is closed.
+    pub(crate) fn close(self: &Arc<Self>) -> Pending<()> {
+        self.committer.stop();
+        Pending::resting_on(self, Some(Arc::clone(&self.closed)), ())
+    }
+
+    /// Closes, and blocks until that is done, where blocking can end.
+    pub(crate) fn close_on_drop(self: &Arc<Self>) {
+        if std::process::id() != self.process {
+            // The threads that would close it are in the parent, and so is the store.
+            self.storage.place.halt.halt();
+            return;
+        }
+        self.committer.stop();
+        let this_thread = std::thread::current().id();
+        // A waker or a destructor may be what drops the store, on a thread that closing waits for.
+        if !self.closing.lock().own_threads.contains(&this_thread) {
+            let _ = self.wait_for(&self.closed, None);
+        }
+    }
+
+    /// The last act of the background thread.
+    pub(super) fn finish_close(&self) {
+        self.keeper.stop();
+        self.timers.stop();
+        let helpers = std::mem::take(&mut self.closing.lock().helpers);
+        for helper in helpers {
+            // A helper that panicked has done what it could.
+            let _ = helper.join();
+        }
+        let outcome = self.close_files();
+        self.storage.unlock();
+        self.closed.settle(outcome);
+    }
+
+    fn close_files(&self) -> Result<(), Error> {
+        let poisoned = self.committer.poisoned_by();
+        let mut outcome = poisoned.map_or(Ok(()), Err);
+        for generation in self.generations.all() {
+            // After a fault the files stay as they are: nothing is written, closing fails.
+            outcome = outcome.and(generation.close());
+        }
+        if outcome.is_ok() {
+            outcome = self.storage.manifest.end_epoch(self.committer.marks());
+        }
+        outcome.and(self.storage.manifest.close())
+    }
+}

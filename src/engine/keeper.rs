@@ -1,0 +1,86 @@
+//! The keeper: the thread that has the next generation's file ready and takes old ones away.
+//!
+//! It is woken when a generation is begun and when one's records are over. It never holds a lock
+//! across a system call; a fault it meets stops the store, as a failed commit does.
+
+use std::task::{Wake, Waker};
+
+use super::Engine;
+use crate::error::Error;
+use crate::sync::{Arc, Condvar, Mutex};
+
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    orders: Mutex<Orders>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    woken: bool,
+    stopping: bool,
+}
+
+impl Wake for Keeper {
+    fn wake(self: Arc<Self>) {
+        self.orders.lock().woken = true;
+        self.changed.notify_one();
+    }
+}
+
+impl Keeper {
+    pub(super) fn stop(&self) {
+        self.orders.lock().stopping = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits to be woken; `false` where it is time to end.
+    fn next(&self) -> bool {
+        let mut orders = self.orders.lock();
+        while !orders.woken && !orders.stopping {
+            self.changed.wait(&mut orders);
+        }
+        orders.woken = false;
+        !orders.stopping
+    }
+}
+
+impl Engine {
+    /// The body of the keeper thread.
+    pub(super) fn keep_house(self: &Arc<Self>) {
+        let waker = Waker::from(Arc::clone(&self.keeper));
+        loop {
+            if let Err(fault) = self.committer.prepare_spare().and_then(|()| self.retire()) {
+                self.committer.poison(&fault);
+                return;
+            }
+            // Set anew each time: what is over first may have changed.
+            let _alarm = self.next_over().map(|at| self.alarm(at, waker.clone()));
+            if !self.keeper.next() {
+                return;
+            }
+        }
+    }
+
+    /// Takes away the generations whose records are all over.
+    fn retire(&self) -> Result<(), Error> {
+        let now = self.now();
+        for generation in self.generations.all() {
+            let is_used = generation.durable_rows() > 0;
+            if !is_used || !self.committer.let_go(&generation, now) {
+                continue;
+            }
+            self.table.forget_generation(generation.id);
+            self.generations.retire(generation.id);
+            generation.close()?;
+            self.storage.remove_generation(generation.id, self.committer.marks())?;
+        }
+        Ok(())
+    }
+
+    /// When the records of some generation are over next.
+    fn next_over(&self) -> Option<u64> {
+        let all = self.generations.all();
+        all.iter().filter(|of| of.durable_rows() > 0).map(|of| of.retained_until()).min()
+    }
+}

@@ -1,0 +1,364 @@
+//! The parts put together: one open store, its time, its files, its threads.
+//!
+//! A call comes in with its arguments checked, asks the clock once, and goes to the table; its
+//! answer goes out as a [`Pending`] on the batch it rests on. Opening and closing are in
+//! [`open`] and [`close`], the housekeeping thread in [`keeper`].
+
+mod close;
+mod keeper;
+mod open;
+mod token;
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+pub(crate) use open::{Options as EngineOptions, open};
+
+use crate::claim::{
+    Claim, Entry, EntryState, Flight, MAX_CONTENT_TAG_BYTES, Prior, Reply, Seen, Ticket,
+};
+use crate::clock::{StoreClock, Timer, Timers};
+use crate::commit::{BatchCell, Committer, RECORD_BYTES, Room, WakerId};
+use crate::error::{Error, ErrorKind};
+use crate::generation::Generations;
+use crate::identity::{OperationId, RequestId, Secret, StoreId};
+use crate::operation::{Defaults, Operation, checked_duration, checked_operation};
+use crate::pending::Pending;
+use crate::record::transition::{Act, Answer, Found, Intent, Moment, Terms, standing};
+use crate::storage::Storage;
+use crate::sync::{Arc, Mutex};
+use crate::table::{Applied, Observed, Table, Waiter, Walk};
+use close::Closing;
+use keeper::Keeper;
+
+/// One open store.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) store: StoreId,
+    secret: Secret,
+    epoch: u32,
+    owners_survive_restart: bool,
+    defaults: Defaults,
+    max_reply_bytes: usize,
+    pub(crate) clock: Arc<StoreClock>,
+    timers: Arc<Timers>,
+    storage: Arc<Storage>,
+    pub(crate) generations: Arc<Generations>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) table: Arc<Table>,
+    keeper: Arc<Keeper>,
+    closing: Mutex<Closing>,
+    closed: Arc<BatchCell>,
+    process: u32,
+}
+
+impl Engine {
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now_millis()
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            now: self.now(),
+            epoch: self.epoch,
+            owners_survive_restart: self.owners_survive_restart,
+        }
+    }
+
+    pub(crate) fn terms(&self, operation: Operation) -> Result<Terms, Error> {
+        operation.terms(&self.secret, &self.defaults, self.now())
+    }
+
+    pub(crate) fn operation_id(&self, project: &[u8], key: &[u8]) -> Result<OperationId, Error> {
+        checked_operation(&self.secret, project, key)
+    }
+
+    pub(crate) fn project_id(&self, project: &[u8]) -> crate::identity::ProjectId {
+        self.secret.project(project)
+    }
+
+    pub(crate) fn claim(self: &Arc<Self>, terms: Terms) -> Pending<Claim> {
+        match self.claimed(terms, &self.moment(), Room::Asked) {
+            Ok((claim, rests_on)) => Pending::resting_on(self, rests_on, claim),
+            Err(error) => Pending::refused(error),
+        }
+    }
+
+    pub(crate) fn claim_many(self: &Arc<Self>, all: Vec<Terms>) -> Pending<Vec<Claim>> {
+        let bytes = all.len().saturating_mul(RECORD_BYTES);
+        let claimed = self.committer.together(bytes, || {
+            let moment = self.moment();
+            let mut latest = None;
+            let claims: Result<Vec<Claim>, Error> = all
+                .into_iter()
+                .map(|terms| {
+                    let (claim, rests_on) = self.claimed(terms, &moment, Room::Reserved)?;
+                    // Batches become durable in order, and nothing here rests on a later one than
+                    // what is written here.
+                    latest = later(latest.take(), rests_on);
+                    Ok(claim)
+                })
+                .collect();
+            (claims, latest)
+        });
+        match claimed {
+            Ok((Ok(claims), rests_on)) => Pending::resting_on(self, rests_on, claims),
+            Ok((Err(error), _)) | Err(error) => Pending::refused(error),
+        }
+    }
+
+    pub(crate) fn record_once(self: &Arc<Self>, terms: Terms) -> Pending<bool> {
+        let operation = terms.operation;
+        self.apply(operation, Intent::Record(terms), |applied| {
+            Ok(matches!(applied.answer, Answer::New | Answer::Resumed(_)))
+        })
+    }
+
+    /// An owner's act. `Err` where nothing was submitted and the ownership is as it was.
+    pub(crate) fn owner_act(
+        self: &Arc<Self>,
+        operation: OperationId,
+        fence: u64,
+        act: Act,
+    ) -> Result<Pending<()>, Error> {
+        let intent = Intent::Owner { fence, act };
+        let applied = self.table.apply(operation, intent, &self.moment(), Room::Asked)?;
+        match applied.answer {
+            Answer::Done => Ok(Pending::resting_on(self, applied.rests_on, ())),
+            Answer::Gone => Ok(Pending::refused(gone())),
+            _ => Ok(Pending::refused(lease_lost())),
+        }
+    }
+
+    pub(crate) fn drop_ticket(&self, operation: OperationId, fence: u64) {
+        self.table.drop_ticket(operation, fence, self.now());
+    }
+
+    /// Gives back a claim whose answer nobody saw.
+    pub(crate) fn abandon_claim(self: &Arc<Self>, operation: OperationId, fence: u64) {
+        let reason = "the claim was dropped before its answer was seen".into();
+        match self.owner_act(operation, fence, Act::Release { reason }) {
+            // Committed by whoever comes next, or by the background thread.
+            Ok(pending) => drop(pending),
+            Err(_) => self.drop_ticket(operation, fence),
+        }
+    }
+
+    pub(crate) fn look_up(self: &Arc<Self>, operation: OperationId) -> Pending<Option<Entry>> {
+        self.look(operation, |_| true)
+    }
+
+    pub(crate) fn look_up_request(self: &Arc<Self>, id: RequestId) -> Pending<Option<Entry>> {
+        self.look(id.operation(), move |entry| entry.request_id() == id)
+    }
+
+    fn look(
+        self: &Arc<Self>,
+        operation: OperationId,
+        is_meant: impl Fn(&Entry) -> bool,
+    ) -> Pending<Option<Entry>> {
+        match self.table.look_up(operation) {
+            Ok(None) => Pending::ready(None),
+            Ok(Some(seen)) => {
+                let standing = standing(&seen.found, &self.moment());
+                let entry = Entry::new(seen.found.record, standing).filter(is_meant);
+                let rests_on = seen.rests_on.filter(|_| !self.committer.answers_at_once());
+                Pending::resting_on(self, rests_on, entry)
+            }
+            Err(error) => Pending::refused(error),
+        }
+    }
+
+    pub(crate) fn forget(self: &Arc<Self>, operation: OperationId, force: bool) -> Pending<bool> {
+        self.apply(operation, Intent::Forget { force }, |applied| match applied.answer {
+            Answer::Done => Ok(true),
+            Answer::Owned => Err(Error::new(
+                ErrorKind::InFlight,
+                "the operation has a live owner: wait for it, or force it",
+            )),
+            _ => Ok(false),
+        })
+    }
+
+    /// Forgets an operation unless it has a live owner: then `None`. Otherwise says whether there
+    /// was anything to forget.
+    pub(crate) fn forget_unowned(
+        &self,
+        operation: OperationId,
+    ) -> Result<(Option<bool>, Option<Arc<BatchCell>>), Error> {
+        let intent = Intent::Forget { force: false };
+        let applied = self.table.apply(operation, intent, &self.moment(), Room::Asked)?;
+        let done = match applied.answer {
+            Answer::Owned => None,
+            answer => Some(answer == Answer::Done),
+        };
+        Ok((done, applied.rests_on))
+    }
+
+    pub(crate) fn attach(self: &Arc<Self>, token: &[u8]) -> Result<Pending<Ticket>, Error> {
+        let token = self.read_token(token)?;
+        let Some(seen) = self.table.look_up(token.operation)? else { return Err(gone()) };
+        let entry = Entry::new(seen.found.record.clone(), standing(&seen.found, &self.moment()));
+        let entry =
+            entry.filter(|entry| entry.request_id() == token.request_id).ok_or_else(gone)?;
+        if entry.fence() != token.fence
+            || !matches!(entry.state(), EntryState::InFlight | EntryState::Lapsed)
+        {
+            return Err(lease_lost());
+        }
+        self.table.pick_up_ticket(token.operation, token.fence);
+        let ticket = Ticket::new(self, &seen.found.record);
+        Ok(Pending::resting_on(self, seen.rests_on, ticket))
+    }
+
+    pub(crate) fn walk(&self) -> Walk {
+        Walk::over(&self.table)
+    }
+
+    /// The operations without a reply, as they are on disk.
+    pub(crate) fn in_flight(&self) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::new();
+        for generation in self.generations.all() {
+            for row in generation.unanswered() {
+                let Some(record) = generation.durable(row)? else { continue };
+                let Some(seen) = self.table.look_up(record.operation)? else { continue };
+                // A newer record counts once it is durable, and is on the list itself by then.
+                if seen.found.record.sequence == record.sequence || seen.rests_on.is_some() {
+                    let found = Found { record, ..seen.found };
+                    let standing = standing(&found, &self.moment());
+                    entries.extend(Entry::new(found.record, standing));
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    pub(crate) fn observe(
+        &self,
+        request: RequestId,
+        moment: &Moment,
+        waiter: &mut Option<Waiter>,
+        waker: &Waker,
+    ) -> Result<Observed, Error> {
+        let (operation, claimed_at) = (request.operation(), request.claimed_at());
+        self.table.observe(operation, claimed_at, moment, waiter, waker)
+    }
+
+    pub(crate) fn alarm(&self, at: u64, waker: Waker) -> Timer {
+        self.timers.at(at, waker)
+    }
+
+    pub(crate) fn wait_for(
+        &self,
+        batch: &BatchCell,
+        deadline: Option<Instant>,
+    ) -> Option<Result<(), Error>> {
+        self.committer.wait(batch, deadline)
+    }
+
+    pub(crate) fn poll_for(
+        &self,
+        batch: &BatchCell,
+        waker: &Waker,
+        known: &mut Option<WakerId>,
+    ) -> Option<Result<(), Error>> {
+        let outcome = batch.outcome().or_else(|| batch.poll(waker, known));
+        if outcome.is_none() {
+            self.committer.call_if_free();
+        }
+        outcome
+    }
+
+    pub(crate) fn want(&self, batch: &BatchCell) {
+        self.committer.want(batch);
+    }
+
+    pub(crate) fn check_reply(&self, reply: &Reply) -> Result<(), Error> {
+        let size = reply.body().len();
+        if size > self.max_reply_bytes {
+            return Err(Error::too_large("the reply", size, self.max_reply_bytes));
+        }
+        if let Some(tag) = reply.content_tag()
+            && tag.len() > MAX_CONTENT_TAG_BYTES
+        {
+            return Err(Error::too_large("the content tag", tag.len(), MAX_CONTENT_TAG_BYTES));
+        }
+        reply.retention.map_or(Ok(()), |window| checked_duration("the reply's retention", window))
+    }
+
+    fn claimed(
+        self: &Arc<Self>,
+        terms: Terms,
+        moment: &Moment,
+        room: Room,
+    ) -> Result<(Claim, Option<Arc<BatchCell>>), Error> {
+        let operation = terms.operation;
+        let Applied { answer, found, written, rests_on } =
+            self.table.apply(operation, Intent::Claim(terms), moment, room)?;
+        let record = written.as_ref().or(found.as_ref()).ok_or_else(gone)?;
+        let claim = match answer {
+            Answer::New => Claim::New(Ticket::new(self, record)),
+            Answer::Resumed(cause) => {
+                let prior = Prior::new(found.as_ref().unwrap_or(record), cause);
+                Claim::Resumed(Ticket::new(self, record), prior)
+            }
+            Answer::InFlight { lease_until } => {
+                let left = Duration::from_millis(lease_until - moment.now);
+                Claim::InFlight(Flight::new(self, record, left))
+            }
+            Answer::Completed => Claim::Completed(Reply::of(record).ok_or_else(gone)?),
+            Answer::Failed => Claim::Failed(Reply::of(record).ok_or_else(gone)?),
+            Answer::Mismatch(standing) => Claim::Mismatch(Seen {
+                request_id: record.request_id(),
+                state: EntryState::of(standing).ok_or_else(gone)?,
+            }),
+            Answer::Lapsed(cause) => Claim::Lapsed(Prior::new(record, Some(cause))),
+            Answer::Done
+            | Answer::NothingThere
+            | Answer::LeaseLost
+            | Answer::Gone
+            | Answer::Owned => return Err(gone()),
+        };
+        Ok((claim, rests_on))
+    }
+
+    fn apply<T>(
+        self: &Arc<Self>,
+        operation: OperationId,
+        intent: Intent,
+        read: impl FnOnce(&Applied) -> Result<T, Error>,
+    ) -> Pending<T> {
+        let applied = self.table.apply(operation, intent, &self.moment(), Room::Asked);
+        match applied.and_then(|applied| Ok((read(&applied)?, applied.rests_on))) {
+            Ok((answer, rests_on)) => Pending::resting_on(self, rests_on, answer),
+            Err(error) => Pending::refused(error),
+        }
+    }
+}
+
+/// The batch that becomes durable last of two that a call rests on.
+pub(crate) fn later(
+    one: Option<Arc<BatchCell>>,
+    other: Option<Arc<BatchCell>>,
+) -> Option<Arc<BatchCell>> {
+    match (one, other) {
+        (Some(one), Some(other)) if one.outcome().is_some() => Some(other),
+        (Some(one), Some(other)) => Some(if one.number() > other.number() { one } else { other }),
+        (one, other) => one.or(other),
+    }
+}
+
+fn gone() -> Error {
+    Error::new(
+        ErrorKind::Gone,
+        "the record is not there: it expired, was forgotten, or is of another store; claim anew",
+    )
+}
+
+fn lease_lost() -> Error {
+    Error::new(
+        ErrorKind::LeaseLost,
+        "the operation is not this ticket's any more: it was taken over or settled, and this was \
+         not stored; stop the work and look the operation up",
+    )
+}

@@ -1,0 +1,173 @@
+//! Opening: lock, manifest, logs, clock, epoch, threads — in that order, and nothing before the
+//! one before it.
+
+use std::collections::BTreeMap;
+
+use super::Engine;
+use super::close::Closing;
+use super::keeper::Keeper;
+use crate::clock::{Source, StoreClock, Timers};
+use crate::commit::{BatchCell, Committer, Durability, Hooks, Limits, Reopened, Start};
+use crate::error::{Error, ErrorKind};
+use crate::generation::{Generation, Generations};
+use crate::operation::Defaults;
+use crate::storage::{Contents, Directory, LogFile, Marks, Opening, Storage};
+use crate::sync::{self, Arc, Mutex};
+use crate::table::{IndexLimits, Shards, Table, replay};
+
+/// Sequence numbers passed over after a crash: more than can have been handed out and lost with
+/// what was not on disk yet.
+const SEQUENCES_A_CRASH_MAY_LOSE: u64 = 1 << 32;
+
+/// Everything that can be chosen, checked.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) defaults: Defaults,
+    pub(crate) durability: Durability,
+    pub(crate) owners_survive_restart: bool,
+    pub(crate) max_reply_bytes: usize,
+    pub(crate) cache_bytes: usize,
+    pub(crate) limits: Limits,
+    pub(crate) index: IndexLimits,
+    pub(crate) clock: Source,
+}
+
+pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Arc<Engine>, Error> {
+    let (storage, contents) = Storage::open(directory, options.cache_bytes)?;
+    let found = open_generations(&storage, &contents)?;
+    let shards = Shards::new(options.index);
+    let logs: Vec<_> = found.iter().map(|found| Arc::clone(&found.generation)).collect();
+    let replayed = replay(&shards, &logs)?;
+
+    let clock = StoreClock::start(options.clock, contents.marks.clock.max(replayed.last_change));
+    let clock = Arc::new(clock);
+    let epoch = contents.epoch.checked_add(1).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Incompatible { found: u32::MAX, supported: u32::MAX },
+            "epochs ran out",
+        )
+    })?;
+    let lost = if contents.clean { 0 } else { SEQUENCES_A_CRASH_MAY_LOSE };
+    let next_sequence = contents.marks.sequence.max(replayed.last_sequence + 1).max(1) + lost;
+    let marks = Marks { clock: clock.now_millis(), sequence: next_sequence };
+    storage.manifest.begin_epoch(epoch, marks)?;
+
+    let storage = Arc::new(storage);
+    let generations = Arc::new(Generations::default());
+    logs.into_iter().for_each(|generation| generations.insert(generation));
+    let (lanes, spares) = sort_out(found, &replayed.bytes, clock.now_millis());
+    let start = Start {
+        next_generation: contents.next_generation,
+        next_sequence,
+        lanes,
+        spares,
+        limits: options.limits,
+        durability: options.durability,
+    };
+    let committer = Arc::new(Committer::new(
+        start,
+        Arc::clone(&storage),
+        Arc::clone(&generations),
+        Arc::clone(&clock),
+    ));
+    let table = Arc::new(Table::new(shards, Arc::clone(&committer)));
+    let keeper = Arc::new(Keeper::default());
+    committer.hook(Hooks {
+        stopped: {
+            // Weak: the table has the committer.
+            let table = Arc::downgrade(&table);
+            Box::new(move || {
+                if let Some(table) = table.upgrade() {
+                    table.wake_everyone();
+                }
+            })
+        },
+        begun: Arc::clone(&keeper).into(),
+    });
+    let (timers, timer_thread) = Timers::start(Arc::clone(&clock)).map_err(no_thread)?;
+    let engine = Arc::new(Engine {
+        store: contents.id,
+        secret: contents.secret,
+        epoch,
+        owners_survive_restart: options.owners_survive_restart,
+        defaults: options.defaults,
+        max_reply_bytes: options.max_reply_bytes,
+        clock,
+        timers,
+        storage,
+        generations,
+        committer,
+        table,
+        keeper,
+        closing: Mutex::new(Closing {
+            own_threads: vec![timer_thread.thread().id()],
+            helpers: vec![timer_thread],
+        }),
+        closed: Arc::new(BatchCell::default()),
+        process: std::process::id(),
+    });
+    engine.start_threads().inspect_err(|_| engine.finish_close())?;
+    Ok(engine)
+}
+
+impl Engine {
+    fn start_threads(self: &Arc<Self>) -> Result<(), Error> {
+        let engine = Arc::clone(self);
+        let keeper = sync::spawn("justonce-keeper", move || engine.keep_house());
+        let keeper = keeper.map_err(no_thread)?;
+        {
+            let mut closing = self.closing.lock();
+            closing.own_threads.push(keeper.thread().id());
+            closing.helpers.push(keeper);
+        }
+        let engine = Arc::clone(self);
+        let background = sync::spawn("justonce-commit", move || {
+            engine.committer.run_background();
+            engine.finish_close();
+        });
+        let background = background.map_err(no_thread)?;
+        self.closing.lock().own_threads.push(background.thread().id());
+        Ok(())
+    }
+}
+
+/// A generation that was listed, and the lane it serves if it has rows.
+struct FoundGeneration {
+    generation: Arc<Generation>,
+    opening: Option<Opening>,
+}
+
+fn open_generations(storage: &Storage, contents: &Contents) -> Result<Vec<FoundGeneration>, Error> {
+    let open = |&id: &u32| {
+        let (file, opening) = LogFile::open(&storage.place, id)?;
+        let generation = Arc::new(Generation::over(id, file)?);
+        Ok(FoundGeneration { generation, opening })
+    };
+    contents.generations.iter().map(open).collect()
+}
+
+/// Which generation each lane goes on with, and which are spares. The others take no more records.
+fn sort_out(
+    found: Vec<FoundGeneration>,
+    bytes: &[u64],
+    now: u64,
+) -> (Vec<Reopened>, Vec<Arc<Generation>>) {
+    let mut lanes = BTreeMap::new();
+    let mut spares = Vec::new();
+    for (FoundGeneration { generation, opening }, &bytes) in found.into_iter().zip(bytes) {
+        match opening {
+            // Of two in a lane the later was begun because the earlier was full.
+            Some(opening) => {
+                lanes.insert(opening.lane, Reopened { opening, generation, bytes });
+            }
+            None => spares.push(generation),
+        }
+    }
+    let lanes = lanes.into_values().filter(|lane| !lane.opening.is_over(now)).collect();
+    (lanes, spares)
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, "the system starts no more threads: raise its limit")
+        .with_source(error)
+}

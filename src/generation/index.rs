@@ -1,0 +1,80 @@
+//! One shard's part of an unsealed generation's index: tag → row, in memory.
+//!
+//! Twelve bytes an entry and one of the hash table's own. Two operations may share a tag, so a
+//! look-up is told by its caller which candidate is meant.
+
+use hashbrown::HashTable;
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    slots: HashTable<Slot>,
+}
+
+/// Packed by halves, so that three words make an entry and not four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slot {
+    tag: [u32; 2],
+    row: u32,
+}
+
+impl Slot {
+    fn new(tag: u64, row: u32) -> Self {
+        Slot { tag: [tag as u32, (tag >> 32) as u32], row }
+    }
+
+    fn tag(&self) -> u64 {
+        u64::from(self.tag[0]) | u64::from(self.tag[1]) << 32
+    }
+}
+
+impl Index {
+    /// The first row under `tag` that `is_meant` says yes to.
+    pub(crate) fn find(&self, tag: u64, mut is_meant: impl FnMut(u32) -> bool) -> Option<u32> {
+        // A tag is a keyed hash already.
+        self.slots.find(tag, |slot| slot.tag() == tag && is_meant(slot.row)).map(|slot| slot.row)
+    }
+
+    pub(crate) fn insert(&mut self, tag: u64, row: u32) {
+        self.slots.insert_unique(tag, Slot::new(tag, row), Slot::tag);
+    }
+
+    /// Takes out exactly this entry, if it is there.
+    pub(crate) fn remove(&mut self, tag: u64, row: u32) {
+        let slot = Slot::new(tag, row);
+        if let Ok(entry) = self.slots.find_entry(tag, |found| *found == slot) {
+            entry.remove();
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn rows(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().map(|slot| slot.row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_one_tag_are_told_apart_by_row() {
+        let mut index = Index::default();
+        index.insert(7, 1);
+        index.insert(7, 2);
+        index.insert(8, 3);
+        assert_eq!(index.find(7, |row| row == 2), Some(2));
+        assert_eq!(index.find(7, |row| row == 3), None);
+        index.remove(7, 2);
+        index.remove(7, 9);
+        assert_eq!(index.find(7, |_| true), Some(1));
+        assert_eq!(index.len(), 2);
+    }
+
+    #[test]
+    fn an_entry_takes_twelve_bytes() {
+        assert_eq!(size_of::<Slot>(), 12);
+    }
+}

@@ -1,0 +1,279 @@
+//! What can be chosen when a store is opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock::{ManualClock, Source};
+use crate::commit::{Durability, Limits};
+use crate::engine::{self, EngineOptions};
+use crate::error::{Error, ErrorKind};
+use crate::operation::{Defaults, checked_duration};
+use crate::record::WindowFrom;
+use crate::storage::{Directory, Disk, Memory};
+use crate::store::Store;
+use crate::sync::Arc;
+use crate::table::IndexLimits;
+
+const MIB: usize = 1 << 20;
+
+/// Largest reply a store can be told to take: 1 GiB.
+const MAX_REPLY_BYTES: usize = 1 << 30;
+
+/// Fewest entries an index can be told to hold in each shard.
+const MIN_INDEX_ENTRIES: usize = 8;
+
+/// Whether an owner outlives the process that has the store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Owner {
+    /// The work is done in this process, so its end is the end of the work: what was in flight
+    /// lapses at once when the store is opened again. The default.
+    #[default]
+    Process,
+    /// The work is done elsewhere, under [detached](crate::Ticket::detach) tickets: leases go on
+    /// across a restart.
+    External,
+}
+
+/// How a store is opened.
+///
+/// | option | default | what it bounds or costs |
+/// |---|---|---|
+/// | [`window`](Options::window) | 24 h | how long a record is remembered |
+/// | [`window_from`](Options::window_from) | last change | |
+/// | [`lease`](Options::lease) | 10 min | how long a silent owner is trusted |
+/// | [`durability`](Options::durability) | `Synced` | syncs for each batch |
+/// | [`owner`](Options::owner) | `Process` | |
+/// | [`keep_keys`](Options::keep_keys) | no | bytes of project and key in each record |
+/// | [`max_reply_bytes`](Options::max_reply_bytes) | 8 MiB | |
+/// | [`queue_bytes`](Options::queue_bytes) | 64 MiB | memory of what waits to be committed |
+/// | [`cache_bytes`](Options::cache_bytes) | 64 MiB | memory of the engine's page cache, for eight files |
+/// | [`index_entries`](Options::index_entries) | 14,336 × 256 | memory of one generation's index, 60 MB |
+/// | [`generation_bytes`](Options::generation_bytes) | 1 GiB | size of a file, and time to reopen after a crash |
+///
+/// ```
+/// use std::time::Duration;
+/// use justonce::{Durability, Options};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("dedupe");
+/// let store = Options::new()
+///     .window(Duration::from_secs(3600))
+///     .lease(Duration::from_secs(60))
+///     .durability(Durability::Strict)
+///     .open(&path)?;
+/// # Ok::<(), justonce::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "options do nothing until a store is opened with them"]
+pub struct Options {
+    window: Duration,
+    window_from: WindowFrom,
+    lease: Duration,
+    durability: Durability,
+    owner: Owner,
+    keep_keys: bool,
+    max_reply_bytes: usize,
+    queue_bytes: usize,
+    cache_bytes: usize,
+    index_entries: usize,
+    generation_bytes: u64,
+    clock: Source,
+    tag_mask: u64,
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new() -> Self {
+        Options {
+            window: Duration::from_secs(24 * 60 * 60),
+            window_from: WindowFrom::default(),
+            lease: Duration::from_secs(10 * 60),
+            durability: Durability::default(),
+            owner: Owner::default(),
+            keep_keys: false,
+            max_reply_bytes: 8 * MIB,
+            queue_bytes: 64 * MIB,
+            cache_bytes: 64 * MIB,
+            index_entries: 14_336,
+            generation_bytes: 1 << 30,
+            clock: Source::default(),
+            tag_mask: u64::MAX,
+        }
+    }
+
+    /// How long a record is remembered, where its operation does not say. 1 ms to 366 days.
+    pub fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// What the window counts from, where the operation does not say.
+    pub fn window_from(mut self, from: WindowFrom) -> Self {
+        self.window_from = from;
+        self
+    }
+
+    /// How long a ticket is trusted without a sign of life, where its operation does not say. 1 ms
+    /// to 366 days. A dropped ticket and a restart are noticed at once, whatever the lease.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// When a write counts as done.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Whether owners outlive the process.
+    pub fn owner(mut self, owner: Owner) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// Whether raw projects and keys are stored, for [`Entry::project`](crate::Entry::project) and
+    /// [`Entry::key`](crate::Entry::key). They often hold personal data; without them, only their
+    /// keyed hashes are stored.
+    pub fn keep_keys(mut self, keep: bool) -> Self {
+        self.keep_keys = keep;
+        self
+    }
+
+    /// Largest reply, in bytes; up to 1 GiB.
+    pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
+        self.max_reply_bytes = bytes;
+        self
+    }
+
+    /// What may wait to be committed, in bytes of records; past it, calls answer
+    /// [`Busy`](crate::ErrorKind::Busy). A single record larger than this is taken when nothing
+    /// else waits.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+
+    /// Memory for the engine's page cache, in bytes. Each open file gets an eighth.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Entries in each of the 256 shards of a generation's index before the next generation is
+    /// begun. 7/8 of a power of two wastes no memory; at least 8.
+    pub fn index_entries(mut self, entries: usize) -> Self {
+        self.index_entries = entries;
+        self
+    }
+
+    /// Bytes of records in a generation before the next is begun.
+    pub fn generation_bytes(mut self, bytes: u64) -> Self {
+        self.generation_bytes = bytes;
+        self
+    }
+
+    /// Has time come from a clock that a test moves.
+    pub fn clock(mut self, clock: &ManualClock) -> Self {
+        self.clock = Source::Manual(clock.clone());
+        self
+    }
+
+    /// Opens the store in a directory, which is made if it is absent. Blocks: it reads back what
+    /// is remembered, about 0.1 s a million records.
+    ///
+    /// # Errors
+    /// [`AlreadyOpen`](crate::ErrorKind::AlreadyOpen),
+    /// [`NotAStore`](crate::ErrorKind::NotAStore), [`Io`](crate::ErrorKind::Io),
+    /// [`Incompatible`](crate::ErrorKind::Incompatible), [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// each naming the path; [`Invalid`](crate::ErrorKind::Invalid) naming the option.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store, Error> {
+        let path = path.as_ref();
+        self.check()?;
+        let disk = Disk::at(path).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotADirectory {
+                let message =
+                    format!("{} is not a directory: give a new or empty one", path.display());
+                Error::new(ErrorKind::NotAStore, message).with_source(error)
+            } else {
+                Error::io(path.display(), error)
+            }
+        })?;
+        self.open_in(Arc::new(disk))
+    }
+
+    /// Opens a store that is nowhere but in memory: the same engine, gone when it is closed.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid), naming the option.
+    pub fn in_memory(self) -> Result<Store, Error> {
+        self.open_in(Arc::new(Memory::default()))
+    }
+
+    /// Opens the store in whatever stands for a directory: the seam by which tests fail and lose
+    /// what a disk can fail and lose.
+    #[doc(hidden)]
+    pub fn open_in(self, directory: Arc<dyn Directory>) -> Result<Store, Error> {
+        self.check()?;
+        let options = EngineOptions {
+            defaults: Defaults {
+                window: self.window,
+                window_from: self.window_from,
+                lease: self.lease,
+                keep_keys: self.keep_keys,
+            },
+            durability: self.durability,
+            owners_survive_restart: self.owner == Owner::External,
+            max_reply_bytes: self.max_reply_bytes,
+            cache_bytes: self.cache_bytes,
+            limits: Limits {
+                queue_bytes: self.queue_bytes,
+                generation_bytes: self.generation_bytes,
+            },
+            index: IndexLimits { entries_per_shard: self.index_entries, tag_mask: self.tag_mask },
+            clock: self.clock,
+        };
+        engine::open(directory, options).map(Store::over)
+    }
+
+    /// Keeps fewer bits of each tag, so that operations come to share them.
+    #[doc(hidden)]
+    pub fn tag_bits(mut self, bits: u32) -> Self {
+        self.tag_mask = u64::MAX.checked_shr(u64::BITS - bits.min(u64::BITS)).unwrap_or(0);
+        self
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        checked_duration("the window", self.window)?;
+        checked_duration("the lease", self.lease)?;
+        if let Durability::Relaxed { within } = self.durability {
+            checked_duration("the time to commit within", within)?;
+        }
+        if self.max_reply_bytes > MAX_REPLY_BYTES {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "max_reply_bytes is {}: give at most {MAX_REPLY_BYTES}",
+                    self.max_reply_bytes
+                ),
+            ));
+        }
+        if self.index_entries < MIN_INDEX_ENTRIES {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "index_entries is {}: give at least {MIN_INDEX_ENTRIES}",
+                    self.index_entries
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options::new()
+    }
+}

@@ -1,0 +1,227 @@
+//! The bytes of a record: what docs/format.md specifies, and nothing outside this file knows.
+//!
+//! ```text
+//! format: u8 = 1 │ wire, little-endian, fixed width │ CRC-32 of position, format and wire: u32
+//! ```
+//!
+//! The checksum covers the position as well, so a row that turns up in another place does not
+//! pass for the row that belongs there. Fields that most records lack take one byte when absent.
+
+use bincode::{BorrowDecode, Encode};
+use bytes::Bytes;
+
+use super::{Failure, Names, Payload, Position, Record, State, WindowFrom};
+use crate::identity::{Fingerprint, OperationId, ProjectId};
+
+/// The record format this version writes.
+pub(crate) const FORMAT: u8 = 1;
+
+const CHECKSUM_BYTES: usize = 4;
+
+const IN_FLIGHT: u8 = 1;
+const RELEASED: u8 = 2;
+const COMPLETED: u8 = 3;
+const FAILED: u8 = 4;
+const EXHAUSTED: u8 = 5;
+const FORGOTTEN: u8 = 6;
+
+const DISPATCHED: u8 = 1;
+const FROM_FIRST_CLAIM: u8 = 2;
+
+/// Field for field what stands in docs/format.md.
+#[derive(Encode, BorrowDecode)]
+struct Wire<'a> {
+    state: u8,
+    flags: u8,
+    operation: [u8; 16],
+    project: [u8; 8],
+    sequence: u64,
+    claimed_at: u64,
+    window: u64,
+    /// End of the lease; zero where nobody owns it.
+    lease_until: u64,
+    epoch: u32,
+    /// Absent: 1.
+    attempt: Option<u32>,
+    /// Absent: the sequence.
+    fence: Option<u64>,
+    prev: Option<(u32, u32)>,
+    /// Absent: when it was claimed.
+    changed_at: Option<u64>,
+    /// Absent: when it expires.
+    retained_until: Option<u64>,
+    fingerprint: Option<[u8; 16]>,
+    checkpoint: Option<&'a [u8]>,
+    label: Option<&'a str>,
+    names: Option<(&'a [u8], &'a [u8])>,
+    /// Reason of a release, or content tag of a reply.
+    text: Option<&'a str>,
+    body: Option<&'a [u8]>,
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CodecError {
+    #[error("the row is cut short")]
+    Short,
+    #[error("the row has format {0}, this version reads {FORMAT}")]
+    Format(u8),
+    #[error("the row's checksum does not match")]
+    Checksum,
+    #[error("the row's fields do not make a record")]
+    Fields,
+}
+
+/// Appends the bytes of `record`, which stands at `position`, to `out`.
+pub(crate) fn encode(record: &Record, position: Position, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.push(FORMAT);
+    // Writing a wire record into a growing buffer has no way to fail: no field of it is refused by
+    // the encoder and the buffer takes what it is given.
+    let written = bincode::encode_into_writer(wire(record), Appender(out), CONFIG);
+    debug_assert!(written.is_ok(), "a wire record always encodes");
+    let sum = checksum(position, out.get(start..).unwrap_or_default());
+    out.extend_from_slice(&sum.to_le_bytes());
+}
+
+/// Reads the record that stands at `position`. Copies what it keeps.
+pub(crate) fn decode(row: &[u8], position: Position) -> Result<Record, CodecError> {
+    let (covered, sum) = row.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Short)?;
+    let (&format, bytes) = covered.split_first().ok_or(CodecError::Short)?;
+    if checksum(position, covered) != u32::from_le_bytes(*sum) {
+        return Err(CodecError::Checksum);
+    }
+    if format != FORMAT {
+        return Err(CodecError::Format(format));
+    }
+    let (wire, read) = bincode::borrow_decode_from_slice::<Wire<'_>, _>(bytes, CONFIG)
+        .map_err(|_| CodecError::Fields)?;
+    if read != bytes.len() {
+        return Err(CodecError::Fields);
+    }
+    record(&wire).ok_or(CodecError::Fields)
+}
+
+const CONFIG: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Fixint,
+> = bincode::config::standard().with_fixed_int_encoding();
+
+struct Appender<'a>(&'a mut Vec<u8>);
+
+impl bincode::enc::write::Writer for Appender<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+fn checksum(position: Position, covered: &[u8]) -> u32 {
+    let mut place = [0u8; 8];
+    let (generation, row) = place.split_at_mut(4);
+    generation.copy_from_slice(&position.generation.to_le_bytes());
+    row.copy_from_slice(&position.row.to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&place);
+    hasher.update(covered);
+    hasher.finalize()
+}
+
+fn wire(record: &Record) -> Wire<'_> {
+    let (state, lease_until, text, body) = match &record.state {
+        State::InFlight { lease_until } => (IN_FLIGHT, *lease_until, None, None),
+        State::Released { reason } => (RELEASED, 0, Some(&**reason), None),
+        State::Completed(payload) => {
+            (COMPLETED, 0, payload.content_tag.as_deref(), Some(&*payload.body))
+        }
+        State::Failed(Failure::Reply(payload)) => {
+            (FAILED, 0, payload.content_tag.as_deref(), Some(&*payload.body))
+        }
+        State::Failed(Failure::AttemptsExhausted) => (EXHAUSTED, 0, None, None),
+        State::Forgotten => (FORGOTTEN, 0, None, None),
+    };
+    let mut flags = 0;
+    if record.dispatched {
+        flags |= DISPATCHED;
+    }
+    if record.window_from == WindowFrom::FirstClaim {
+        flags |= FROM_FIRST_CLAIM;
+    }
+    Wire {
+        state,
+        flags,
+        operation: record.operation.0,
+        project: record.project.0,
+        sequence: record.sequence,
+        claimed_at: record.claimed_at,
+        window: record.window,
+        lease_until,
+        epoch: record.epoch,
+        attempt: unless(record.attempt, 1),
+        fence: unless(record.fence, record.sequence),
+        prev: record.prev.map(|prev| (prev.generation, prev.row)),
+        changed_at: unless(record.changed_at, record.claimed_at),
+        retained_until: unless(record.retained_until, record.expires_at()),
+        fingerprint: record.fingerprint.map(|print| print.0),
+        checkpoint: record.checkpoint.as_deref(),
+        label: record.label.as_deref(),
+        names: record.names.as_ref().map(|names| (&*names.project, &*names.key)),
+        text,
+        body,
+    }
+}
+
+fn record(wire: &Wire<'_>) -> Option<Record> {
+    if wire.flags & !(DISPATCHED | FROM_FIRST_CLAIM) != 0 {
+        return None;
+    }
+    let payload = || Payload {
+        content_tag: wire.text.map(Into::into),
+        body: Bytes::copy_from_slice(wire.body.unwrap_or_default()),
+    };
+    let state = match wire.state {
+        IN_FLIGHT => State::InFlight { lease_until: wire.lease_until },
+        RELEASED => State::Released { reason: wire.text.unwrap_or_default().into() },
+        COMPLETED => State::Completed(payload()),
+        FAILED => State::Failed(Failure::Reply(payload())),
+        EXHAUSTED => State::Failed(Failure::AttemptsExhausted),
+        FORGOTTEN => State::Forgotten,
+        _ => return None,
+    };
+    let mut record = Record {
+        operation: OperationId(wire.operation),
+        project: ProjectId(wire.project),
+        sequence: wire.sequence,
+        fence: wire.fence.unwrap_or(wire.sequence),
+        prev: wire.prev.map(|(generation, row)| Position { generation, row }),
+        attempt: wire.attempt.unwrap_or(1),
+        epoch: wire.epoch,
+        claimed_at: wire.claimed_at,
+        changed_at: wire.changed_at.unwrap_or(wire.claimed_at),
+        window: wire.window,
+        window_from: match wire.flags & FROM_FIRST_CLAIM {
+            0 => WindowFrom::LastChange,
+            _ => WindowFrom::FirstClaim,
+        },
+        retained_until: 0,
+        fingerprint: wire.fingerprint.map(Fingerprint),
+        dispatched: wire.flags & DISPATCHED != 0,
+        checkpoint: wire.checkpoint.map(Bytes::copy_from_slice),
+        label: wire.label.map(Into::into),
+        names: wire.names.map(|(project, key)| Names {
+            project: Bytes::copy_from_slice(project),
+            key: Bytes::copy_from_slice(key),
+        }),
+        state,
+    };
+    record.retained_until = wire.retained_until.unwrap_or_else(|| record.expires_at());
+    Some(record)
+}
+
+/// Nothing, where `value` is what its absence stands for.
+fn unless<T: PartialEq>(value: T, implied: T) -> Option<T> {
+    (value != implied).then_some(value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! A directory of the operating system.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use super::directory::{Directory, File};
+use crate::sync::Mutex;
+
+const LOCK: &str = "LOCK";
+
+/// A directory on disk, with its lock.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    path: PathBuf,
+    lock: Mutex<Option<fs::File>>,
+}
+
+impl Disk {
+    /// Finds the directory, or makes it where nothing is at that path.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(path)?;
+                if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+                {
+                    sync_directory(parent)?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        // A link is resolved once, so that the lock and the files are of one directory even if
+        // the link is turned elsewhere.
+        Ok(Disk { path: fs::canonicalize(path)?, lock: Mutex::new(None) })
+    }
+
+    fn file(&self, name: &str, options: &OpenOptions) -> io::Result<Box<dyn File>> {
+        let file = options.open(self.path.join(name))?;
+        Ok(Box::new(DiskFile(FileBackend::new(file).map_err(io::Error::other)?)))
+    }
+}
+
+impl fmt::Display for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+impl Directory for Disk {
+    fn lock(&self) -> io::Result<bool> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.path.join(LOCK))?;
+        match file.try_lock() {
+            Ok(()) => {
+                *self.lock.lock() = Some(file);
+                Ok(true)
+            }
+            Err(fs::TryLockError::WouldBlock) => Ok(false),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn unlock(&self) {
+        // Closing the descriptor is what gives the lock back.
+        drop(self.lock.lock().take());
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        self.file(name, OpenOptions::new().read(true).write(true))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+        self.file(name, OpenOptions::new().read(true).write(true).create(true).truncate(true))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.path)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        sync_directory(&self.path)
+    }
+
+    #[cfg(unix)]
+    fn drop_cached(&self, name: &str) -> io::Result<()> {
+        let file = fs::File::open(self.path.join(name))?;
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        drop(file);
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn drop_cached(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn check_in_place(&self) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let lock = self.lock.lock();
+        let Some(held) = lock.as_ref() else { return Ok(()) };
+        let (held, seen) = (held.metadata()?, fs::metadata(self.path.join(LOCK))?);
+        if (held.dev(), held.ino()) == (seen.dev(), seen.ino()) {
+            Ok(())
+        } else {
+            Err(io::Error::other("the directory was replaced while the store was open"))
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn check_in_place(&self) -> io::Result<()> {
+        fs::metadata(self.path.join(LOCK)).map(drop)
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    // Elsewhere a directory cannot be opened as a file, and its entries are durable by themselves.
+    if cfg!(unix) { fs::File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+/// A file on disk. The position-wise calls of each system are redb's.
+#[derive(Debug)]
+struct DiskFile(FileBackend);
+
+impl File for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

@@ -1,0 +1,256 @@
+//! One generation's file: `log`, row → record, written at its end only.
+//!
+//! A file carries the identity of its store and its own number, so that a file put in another's
+//! place is noticed. Which lane it serves is written with its first rows; until then it is a
+//! spare. Rows count from zero without gaps.
+
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition,
+};
+
+use super::engine::{InFile, database, guarded};
+use super::lane::Opening;
+use super::{FORMAT, File, Place};
+use crate::error::{Error, ErrorKind};
+use crate::record::{Position, Record, codec};
+use crate::sync::{Arc, Mutex};
+
+const LOG: TableDefinition<u32, &[u8]> = TableDefinition::new("log");
+const IDENTITY: TableDefinition<&str, &[u8]> = TableDefinition::new("identity");
+
+/// Name of a generation's file.
+pub(crate) fn file_name(generation: u32) -> String {
+    format!("{generation:08}.redb")
+}
+
+/// The generation a file name stands for.
+pub(crate) fn parse_file_name(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".redb")?;
+    let is_ours = digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_ours.then(|| digits.parse().ok()).flatten()
+}
+
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    generation: u32,
+    name: Arc<str>,
+    database: Mutex<Option<Database>>,
+}
+
+/// Rows to append: the first one's number and the bytes of each.
+pub(crate) struct Rows<'a, I: Iterator<Item = &'a [u8]>> {
+    pub(crate) first: u32,
+    pub(crate) bytes: I,
+    /// The lane, with the first rows of a file.
+    pub(crate) opening: Option<Opening>,
+}
+
+impl LogFile {
+    /// Makes the file under a temporary name, with its identity committed, and moves it into
+    /// place. The manifest does not list it yet.
+    pub(crate) fn create(place: &Place, generation: u32) -> Result<Self, Error> {
+        let name = file_name(generation);
+        let temporary = format!("{name}.tmp");
+        let directory = &place.directory;
+        let file = directory.create(&temporary).map_err(|error| place.io(&temporary, error))?;
+        let log = LogFile::over(place, generation, file)?;
+        log.write(true, |write, name| {
+            write.open_table(LOG).in_file(name)?;
+            let mut identity = write.open_table(IDENTITY).in_file(name)?;
+            for (key, value) in [
+                ("format", &FORMAT.to_le_bytes()[..]),
+                ("store", &place.store[..]),
+                ("generation", &generation.to_le_bytes()[..]),
+            ] {
+                identity.insert(key, value).in_file(name)?;
+            }
+            Ok(())
+        })?;
+        directory.rename(&temporary, &name).map_err(|error| place.io(&name, error))?;
+        directory.sync().map_err(|error| place.io(&name, error))?;
+        Ok(log)
+    }
+
+    /// Opens a listed file and checks that it is the one meant.
+    pub(crate) fn open(place: &Place, generation: u32) -> Result<(Self, Option<Opening>), Error> {
+        let name = file_name(generation);
+        let shown = place.name(&name);
+        let file = place.directory.open(&name).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                Error::corrupt(format_args!("{shown} is missing")).with_source(error)
+            } else {
+                place.io(&name, error)
+            }
+        })?;
+        if file.is_empty().map_err(|error| place.io(&name, error))? {
+            return Err(Error::corrupt(format_args!("{shown} is empty")));
+        }
+        let log = LogFile::over(place, generation, file)?;
+        let opening = log.identify(place)?;
+        Ok((log, opening))
+    }
+
+    fn over(place: &Place, generation: u32, file: Box<dyn File>) -> Result<Self, Error> {
+        let name: Arc<str> = place.name(&file_name(generation)).into();
+        let database = database(&name, place.backend(file), place.cache_bytes_per_file)?;
+        Ok(LogFile { generation, name, database: Mutex::new(Some(database)) })
+    }
+
+    fn identify(&self, place: &Place) -> Result<Option<Opening>, Error> {
+        let name = &self.name;
+        self.with(|database| {
+            let read = database.begin_read().in_file(name)?;
+            let identity = read.open_table(IDENTITY).in_file(name)?;
+            let row = |key: &str| -> Result<Option<Vec<u8>>, Error> {
+                let found = identity.get(key).in_file(name)?;
+                Ok(found.map(|found| found.value().to_vec()))
+            };
+            let format = row("format")?.and_then(|row| Some(u32::from_le_bytes(row.try_into().ok()?)));
+            match format {
+                Some(FORMAT) => {}
+                Some(found) => {
+                    return Err(Error::new(
+                        ErrorKind::Incompatible { found, supported: FORMAT },
+                        format!("{name} has format {found}, this version reads {FORMAT}: use a matching version"),
+                    ));
+                }
+                None => return Err(Error::corrupt(format_args!("{name} lacks its format"))),
+            }
+            if row("store")?.as_deref() != Some(&place.store[..])
+                || row("generation")?.as_deref() != Some(&self.generation.to_le_bytes()[..])
+            {
+                return Err(Error::corrupt(format_args!(
+                    "{name} belongs to another store or another generation"
+                )));
+            }
+            match row("lane")? {
+                None => Ok(None),
+                Some(bytes) => Opening::from_bytes(&bytes)
+                    .map(Some)
+                    .ok_or_else(|| Error::corrupt(format_args!("{name} names no lane"))),
+            }
+        })
+    }
+
+    /// Appends rows in one commit and returns a view that has them.
+    pub(crate) fn append<'a>(
+        &self,
+        rows: Rows<'a, impl Iterator<Item = &'a [u8]>>,
+        two_phase: bool,
+    ) -> Result<Snapshot, Error> {
+        self.write(two_phase, |write, name| {
+            let mut log = write.open_table(LOG).in_file(name)?;
+            let mut cursor =
+                log.upper_bound_mut(std::ops::Bound::<u32>::Unbounded).in_file(name)?;
+            for (row, bytes) in (rows.first..).zip(rows.bytes) {
+                cursor.insert_before(row, bytes).in_file(name)?;
+            }
+            cursor.close().in_file(name)?;
+            if let Some(opening) = rows.opening {
+                let mut identity = write.open_table(IDENTITY).in_file(name)?;
+                let bytes = opening.to_bytes();
+                identity.insert("lane", &bytes[..]).in_file(name)?;
+            }
+            Ok(())
+        })?;
+        self.snapshot()
+    }
+
+    /// A view of what is durable now.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
+        let name = &self.name;
+        self.with(|database| {
+            let read = database.begin_read().in_file(name)?;
+            let table = read.open_table(LOG).in_file(name)?;
+            Ok(Snapshot { generation: self.generation, name: Arc::clone(name), table })
+        })
+    }
+
+    /// Closes the file cleanly. Views of it answer `Closed` from then on.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        match self.database.lock().take() {
+            Some(database) => guarded(&self.name, || database.close().in_file(&self.name)),
+            None => Ok(()),
+        }
+    }
+
+    fn write(
+        &self,
+        two_phase: bool,
+        work: impl FnOnce(&redb::WriteTransaction, &str) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let name = &*self.name;
+        self.with(|database| {
+            let mut write = database.begin_write().in_file(name)?;
+            write.set_two_phase_commit(two_phase);
+            work(&write, name)?;
+            write.commit().in_file(name)
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Error>) -> Result<T, Error> {
+        let guard = self.database.lock();
+        let database = guard.as_ref().ok_or_else(Error::closed)?;
+        guarded(&self.name, || work(database))
+    }
+}
+
+/// A view of one generation's durable rows, shared by all readers until the next commit.
+pub(crate) struct Snapshot {
+    generation: u32,
+    name: Arc<str>,
+    table: ReadOnlyTable<u32, &'static [u8]>,
+}
+
+impl Snapshot {
+    /// Reads one row; one tree descent, from the cache or the disk.
+    pub(crate) fn record(&self, row: u32) -> Result<Record, Error> {
+        let found = guarded(&self.name, || self.table.get(row).in_file(&self.name))?;
+        let bytes = found.ok_or_else(|| self.corrupt(row, &"it is not there"))?;
+        self.decode(row, bytes.value())
+    }
+
+    /// How many rows there are; they are numbered from zero.
+    pub(crate) fn rows(&self) -> Result<u32, Error> {
+        let rows = guarded(&self.name, || self.table.len().in_file(&self.name))?;
+        u32::try_from(rows)
+            .map_err(|_| Error::corrupt(format_args!("{} has too many rows", self.name)))
+    }
+
+    /// Reads all rows in order, with the bytes each takes, up to the first that cannot be read.
+    pub(crate) fn replay(&self, mut each: impl FnMut(u32, &Record, usize)) -> Result<(), Error> {
+        let mut expected = 0;
+        guarded(&self.name, || {
+            for entry in self.table.iter().in_file(&self.name)? {
+                let (row, bytes) = entry.in_file(&self.name)?;
+                let row = row.value();
+                if row != expected {
+                    return Err(self.corrupt(expected, &"it is not there"));
+                }
+                let bytes = bytes.value();
+                each(row, &self.decode(row, bytes)?, bytes.len());
+                expected = row.saturating_add(1);
+            }
+            Ok(())
+        })
+    }
+
+    fn decode(&self, row: u32, bytes: &[u8]) -> Result<Record, Error> {
+        codec::decode(bytes, Position { generation: self.generation, row })
+            .map_err(|error| self.corrupt(row, &error).with_source(error))
+    }
+
+    fn corrupt(&self, row: u32, why: &dyn std::fmt::Display) -> Error {
+        Error::corrupt(format_args!(
+            "row {row} of table log in {} cannot be read, {why}",
+            self.name
+        ))
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,246 @@
+//! `store.redb`: what the store is, and which generations it has.
+//!
+//! Small, and committed in two phases each time: it changes when the store is opened or closed
+//! and when a generation comes or goes, never for a claim. What it lists must exist; a generation
+//! file it does not list is a leftover of a crash and holds nothing that was acknowledged.
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::backend::Backend;
+use super::engine::{InFile, database, guarded};
+use super::{FORMAT, Place};
+use crate::error::{Error, ErrorKind};
+use crate::identity::{Secret, StoreId};
+use crate::sync::Mutex;
+
+pub(super) const NAME: &str = "store.redb";
+
+const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
+const BYTES: TableDefinition<&str, &[u8]> = TableDefinition::new("bytes");
+const GENERATIONS: TableDefinition<u32, u8> = TableDefinition::new("generations");
+
+const CACHE_BYTES: usize = 1 << 20;
+
+/// State of a listed generation: one value so far; sealing adds its own.
+const UNSEALED: u8 = 0;
+
+/// What only grows, and must not fall back when the files that last showed it are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Marks {
+    /// The store's clock, in milliseconds.
+    pub(crate) clock: u64,
+    /// A sequence number that no record has reached.
+    pub(crate) sequence: u64,
+}
+
+/// What the manifest says when the store is opened.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    pub(crate) id: StoreId,
+    pub(crate) secret: Secret,
+    pub(crate) epoch: u32,
+    pub(crate) marks: Marks,
+    pub(crate) next_generation: u32,
+    /// Whether the last run closed the store.
+    pub(crate) clean: bool,
+    /// Ids of the generations, ascending.
+    pub(crate) generations: Vec<u32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    name: String,
+    database: Mutex<Option<Database>>,
+}
+
+impl Manifest {
+    /// Writes the manifest of a new store under a temporary name and moves it into place, so that
+    /// it is there whole or not at all.
+    pub(super) fn create(place: &Place) -> Result<(), Error> {
+        let temporary = format!("{NAME}.tmp");
+        let (mut id, mut secret) = ([0; 16], [0; 32]);
+        random(&mut id)?;
+        random(&mut secret)?;
+        let directory = &place.directory;
+        let file = directory.create(&temporary).map_err(|error| place.io(&temporary, error))?;
+        let manifest = Manifest::over(place, &temporary, place.backend(file))?;
+        manifest.change(|tables| {
+            tables.number("format", u64::from(FORMAT))?;
+            tables.number("epoch", 0)?;
+            tables.number("next_generation", 1)?;
+            tables.number("clean", 1)?;
+            tables.marks(Marks::default())?;
+            tables.bytes("id", &id)?;
+            tables.bytes("secret", &secret)
+        })?;
+        manifest.close()?;
+        directory.rename(&temporary, NAME).map_err(|error| place.io(NAME, error))?;
+        directory.sync().map_err(|error| place.io(NAME, error))
+    }
+
+    pub(super) fn open(place: &Place) -> Result<(Self, Contents), Error> {
+        let file = place.directory.open(NAME).map_err(|error| place.io(NAME, error))?;
+        // An empty file would be taken for a store to be made.
+        if file.is_empty().map_err(|error| place.io(NAME, error))? {
+            return Err(Error::corrupt(format_args!("{} is empty", place.name(NAME))));
+        }
+        let manifest = Manifest::over(place, NAME, place.backend(file))?;
+        let contents = manifest.read()?;
+        Ok((manifest, contents))
+    }
+
+    /// Begins a run: the epoch counts up and the store is no longer closed.
+    pub(crate) fn begin_epoch(&self, epoch: u32, marks: Marks) -> Result<(), Error> {
+        self.change(|tables| {
+            tables.number("epoch", u64::from(epoch))?;
+            tables.number("clean", 0)?;
+            tables.marks(marks)
+        })
+    }
+
+    pub(crate) fn add_generation(&self, id: u32, marks: Marks) -> Result<(), Error> {
+        self.change(|tables| {
+            tables.generation(id, Some(UNSEALED))?;
+            tables.number("next_generation", u64::from(id) + 1)?;
+            tables.marks(marks)
+        })
+    }
+
+    pub(crate) fn remove_generation(&self, id: u32, marks: Marks) -> Result<(), Error> {
+        self.change(|tables| {
+            tables.generation(id, None)?;
+            tables.marks(marks)
+        })
+    }
+
+    /// Notes that everything was written and nobody was cut off.
+    pub(crate) fn end_epoch(&self, marks: Marks) -> Result<(), Error> {
+        self.change(|tables| {
+            tables.number("clean", 1)?;
+            tables.marks(marks)
+        })
+    }
+
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        match self.database.lock().take() {
+            Some(database) => guarded(&self.name, || database.close().in_file(&self.name)),
+            None => Ok(()),
+        }
+    }
+
+    fn over(place: &Place, name: &str, backend: Backend) -> Result<Self, Error> {
+        let name = place.name(name);
+        let database = database(&name, backend, CACHE_BYTES)?;
+        Ok(Manifest { name, database: Mutex::new(Some(database)) })
+    }
+
+    fn read(&self) -> Result<Contents, Error> {
+        let name = &self.name;
+        let guard = self.database.lock();
+        let database = guard.as_ref().ok_or_else(Error::closed)?;
+        guarded(name, || {
+            let read = database.begin_read().in_file(name)?;
+            let numbers = read.open_table(NUMBERS).in_file(name)?;
+            let number = |key: &str| -> Result<u64, Error> {
+                let found = numbers.get(key).in_file(name)?;
+                let found = found.ok_or_else(|| missing(name, key))?;
+                Ok(found.value())
+            };
+            let small = |key: &str| u32::try_from(number(key)?).map_err(|_| missing(name, key));
+            let format = small("format")?;
+            if format != FORMAT {
+                return Err(Error::new(
+                    ErrorKind::Incompatible { found: format, supported: FORMAT },
+                    format!(
+                        "{name} has format {format}, this version reads {FORMAT}: use a matching version"
+                    ),
+                ));
+            }
+            let bytes = read.open_table(BYTES).in_file(name)?;
+            let blob = |key: &str| -> Result<Vec<u8>, Error> {
+                let found = bytes.get(key).in_file(name)?;
+                let found = found.ok_or_else(|| missing(name, key))?;
+                Ok(found.value().to_vec())
+            };
+            let generations = match read.open_table(GENERATIONS) {
+                Ok(table) => table
+                    .iter()
+                    .and_then(|rows| rows.map(|row| row.map(|(id, _)| id.value())).collect())
+                    .in_file(name)?,
+                Err(redb::TableError::TableDoesNotExist(_)) => Vec::new(),
+                Err(error) => return Err(error).in_file(name),
+            };
+            Ok(Contents {
+                id: blob("id")?.try_into().map_err(|_| missing(name, "id"))?,
+                secret: Secret(blob("secret")?.try_into().map_err(|_| missing(name, "secret"))?),
+                epoch: small("epoch")?,
+                marks: Marks { clock: number("clock")?, sequence: number("sequence")? },
+                next_generation: small("next_generation")?,
+                clean: number("clean")? == 1,
+                generations,
+            })
+        })
+    }
+
+    fn change(
+        &self,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<(), redb::StorageError>,
+    ) -> Result<(), Error> {
+        let name = &self.name;
+        let guard = self.database.lock();
+        let database = guard.as_ref().ok_or_else(Error::closed)?;
+        guarded(name, || {
+            let mut write = database.begin_write().in_file(name)?;
+            write.set_two_phase_commit(true);
+            {
+                let mut tables = Tables {
+                    numbers: write.open_table(NUMBERS).in_file(name)?,
+                    bytes: write.open_table(BYTES).in_file(name)?,
+                    generations: write.open_table(GENERATIONS).in_file(name)?,
+                };
+                work(&mut tables).in_file(name)?;
+            }
+            write.commit().in_file(name)
+        })
+    }
+}
+
+/// The tables of one change.
+struct Tables<'t> {
+    numbers: redb::Table<'t, &'static str, u64>,
+    bytes: redb::Table<'t, &'static str, &'static [u8]>,
+    generations: redb::Table<'t, u32, u8>,
+}
+
+impl Tables<'_> {
+    fn number(&mut self, key: &str, value: u64) -> Result<(), redb::StorageError> {
+        self.numbers.insert(key, value).map(drop)
+    }
+
+    fn bytes(&mut self, key: &str, value: &[u8]) -> Result<(), redb::StorageError> {
+        self.bytes.insert(key, value).map(drop)
+    }
+
+    fn generation(&mut self, id: u32, state: Option<u8>) -> Result<(), redb::StorageError> {
+        match state {
+            Some(state) => self.generations.insert(id, state).map(drop),
+            None => self.generations.remove(id).map(drop),
+        }
+    }
+
+    fn marks(&mut self, marks: Marks) -> Result<(), redb::StorageError> {
+        self.number("clock", marks.clock)?;
+        self.number("sequence", marks.sequence)
+    }
+}
+
+fn missing(name: &str, key: &str) -> Error {
+    Error::corrupt(format_args!("{name} lacks a sound row {key:?}"))
+}
+
+fn random(bytes: &mut [u8]) -> Result<(), Error> {
+    getrandom::fill(bytes).map_err(|error| {
+        Error::new(ErrorKind::Io, "the system gives no random numbers: try again")
+            .with_source(std::io::Error::other(error.to_string()))
+    })
+}

@@ -1,0 +1,189 @@
+//! Files: the directory, the two kinds of file in it, and what is found when it is opened.
+//!
+//! ```text
+//! LOCK            held while open
+//! store.redb      manifest: format, id, secret, epoch, clock, the list of generations
+//! 00000007.redb   a generation: its identity, and its log of records
+//! *.tmp           a file being made; a leftover where a crash came in between
+//! ```
+//!
+//! A file is made under a temporary name, committed, renamed, the directory synced, and only then
+//! listed in the manifest. So what is listed is whole, and what is not listed holds nothing that
+//! anyone was told of; the latter is removed at the next opening. Files of other names are not
+//! ours: a directory that holds them and no manifest is refused and left as it is.
+
+mod backend;
+pub(crate) mod directory;
+mod disk;
+mod engine;
+mod lane;
+mod log;
+mod manifest;
+mod memory;
+
+use std::fmt::Display;
+use std::io;
+
+pub(crate) use backend::Halt;
+pub(crate) use directory::{Directory, File};
+pub(crate) use disk::Disk;
+pub(crate) use lane::{Lane, Opening};
+pub(crate) use log::{LogFile, Rows, Snapshot};
+pub(crate) use manifest::{Contents, Manifest, Marks};
+pub(crate) use memory::Memory;
+
+use crate::error::{Error, ErrorKind};
+use crate::identity::StoreId;
+use crate::sync::{Arc, AtomicBool, Ordering};
+use backend::Backend;
+
+/// Format of the store's files.
+pub(crate) const FORMAT: u32 = 1;
+
+const LOCK: &str = "LOCK";
+
+/// Files are opened with this share of the cache each; redb fills it as it reads and writes.
+const FILES_PER_CACHE: usize = 8;
+
+/// Where files of one store are made and opened, and with what.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) halt: Halt,
+    store: StoreId,
+    cache_bytes_per_file: usize,
+}
+
+impl Place {
+    fn name(&self, file: &str) -> String {
+        format!("{}/{file}", self.directory)
+    }
+
+    fn io(&self, file: &str, error: io::Error) -> Error {
+        Error::io(self.name(file), error)
+    }
+
+    fn backend(&self, file: Box<dyn File>) -> Backend {
+        Backend { file, halt: self.halt.clone() }
+    }
+}
+
+/// An open store's files. Gives the lock back when dropped, after whatever else it holds.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    pub(crate) manifest: Manifest,
+    pub(crate) place: Place,
+    locked: AtomicBool,
+}
+
+impl Storage {
+    /// Locks the directory and opens the store in it, which is made if the directory is empty.
+    /// Leftovers of a crash are removed.
+    pub(crate) fn open(
+        directory: Arc<dyn Directory>,
+        cache_bytes: usize,
+    ) -> Result<(Self, Contents), Error> {
+        // Looked at before the lock is taken, because taking it leaves a file behind.
+        refuse_foreign(&*directory)?;
+        let locked = directory.lock().map_err(|error| Error::io(&directory, error))?;
+        if !locked {
+            return Err(engine::already_open(&directory));
+        }
+        let unlock = Unlock(Arc::clone(&directory));
+        let mut place = Place {
+            directory,
+            halt: Halt::default(),
+            store: StoreId::default(),
+            cache_bytes_per_file: cache_bytes / FILES_PER_CACHE,
+        };
+        let names = list(&*place.directory)?;
+        if !names.iter().any(|name| name == manifest::NAME) {
+            Manifest::create(&place)?;
+        }
+        let (manifest, contents) = Manifest::open(&place)?;
+        place.store = contents.id;
+        for name in names.iter().filter(|name| is_leftover(name, &contents.generations)) {
+            place.directory.remove(name).map_err(|error| place.io(name, error))?;
+        }
+        if !contents.clean {
+            for &generation in &contents.generations {
+                // Best effort: a file that is missing is reported when it is opened.
+                let _ = place.directory.drop_cached(&log::file_name(generation));
+            }
+        }
+        std::mem::forget(unlock);
+        Ok((Storage { manifest, place, locked: AtomicBool::new(true) }, contents))
+    }
+
+    /// Makes a generation's file and lists it.
+    pub(crate) fn create_generation(&self, id: u32, marks: Marks) -> Result<LogFile, Error> {
+        let log = LogFile::create(&self.place, id)?;
+        self.manifest.add_generation(id, marks)?;
+        Ok(log)
+    }
+
+    /// Takes a generation off the list and its file off the disk.
+    pub(crate) fn remove_generation(&self, id: u32, marks: Marks) -> Result<(), Error> {
+        self.manifest.remove_generation(id, marks)?;
+        let name = log::file_name(id);
+        self.place.directory.remove(&name).map_err(|error| self.place.io(&name, error))
+    }
+
+    /// Gives the directory's lock back: another store may open it from here on.
+    pub(crate) fn unlock(&self) {
+        if self.locked.swap(false, Ordering::SeqCst) {
+            self.place.directory.unlock();
+        }
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.unlock();
+    }
+}
+
+/// Gives the lock back when opening fails.
+struct Unlock(Arc<dyn Directory>);
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}
+
+fn list(directory: &dyn Directory) -> Result<Vec<String>, Error> {
+    directory.list().map_err(|error| Error::io(directory, error))
+}
+
+fn refuse_foreign(directory: &dyn Directory) -> Result<(), Error> {
+    let names = list(directory)?;
+    if names.iter().any(|name| name == manifest::NAME) {
+        return Ok(());
+    }
+    match names.iter().find(|name| *name != LOCK && !is_temporary(name)) {
+        None => Ok(()),
+        Some(name) if log::parse_file_name(name).is_some() => Err(Error::corrupt(format_args!(
+            "{directory} holds {name} but {} is missing",
+            manifest::NAME
+        ))),
+        Some(name) => Err(not_a_store(directory, name)),
+    }
+}
+
+fn not_a_store(directory: &dyn Display, name: &str) -> Error {
+    Error::new(
+        ErrorKind::NotAStore,
+        format!("{directory} holds {name:?} and no store: give an empty or new directory"),
+    )
+}
+
+/// What opening removes: files being made, and generations that were never or are no longer listed.
+fn is_leftover(name: &str, listed: &[u32]) -> bool {
+    is_temporary(name) || log::parse_file_name(name).is_some_and(|id| !listed.contains(&id))
+}
+
+fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(".tmp")
+        .is_some_and(|name| name == manifest::NAME || log::parse_file_name(name).is_some())
+}

@@ -1,0 +1,26 @@
+//! Locks, atomics and threads: the one place they come from.
+//!
+//! Everything that orders two threads is named here, so that a schedule explorer can take the
+//! place of the operating system by swapping this module alone.
+//!
+//! Lock order, outermost first: batch gate → shard → queue → batch cell or flight cell → timers.
+//! A generation's own locks (snapshot, unanswered rows) are leaves: nothing is locked under them.
+
+use std::thread::JoinHandle;
+
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
+
+/// Starts a named thread; a machine that refuses one answers with its error.
+pub(crate) fn spawn(
+    name: &'static str,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+/// Lets another runnable thread go first; returns at once where there is none.
+pub(crate) fn yield_now() {
+    std::thread::yield_now();
+}

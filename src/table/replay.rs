@@ -1,0 +1,64 @@
+//! Rebuilding the index from the logs when a store is opened.
+
+use super::Shards;
+use crate::error::Error;
+use crate::generation::Generation;
+use crate::identity::OperationId;
+use crate::record::Position;
+use crate::sync::Arc;
+
+/// What the logs showed.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    /// The largest sequence of any record.
+    pub(crate) last_sequence: u64,
+    /// The latest time of any record.
+    pub(crate) last_change: u64,
+    /// Bytes of records by generation, in the order the generations were given.
+    pub(crate) bytes: Vec<u64>,
+}
+
+/// Lists the newest record of each operation of these generations, oldest generation first.
+pub(crate) fn replay(shards: &Shards, generations: &[Arc<Generation>]) -> Result<Replayed, Error> {
+    let mut replayed = Replayed::default();
+    let mut later: Vec<(OperationId, Position)> = Vec::new();
+    for generation in generations {
+        let mut bytes = 0;
+        generation.follow(|unanswered| {
+            generation.snapshot()?.replay(|row, record, len| {
+                bytes += len as u64;
+                replayed.last_sequence = replayed.last_sequence.max(record.sequence);
+                replayed.last_change = replayed.last_change.max(record.changed_at);
+                generation.retain_until(record.retained_until);
+                if record.is_unanswered() {
+                    unanswered.insert(row);
+                }
+                let prev = record.prev;
+                match prev {
+                    Some(prev) if prev.generation == generation.id => {
+                        unanswered.remove(prev.row);
+                    }
+                    // Of another lane's file, which may be listed only later.
+                    Some(prev) => later.push((record.operation, prev)),
+                    None => {}
+                }
+                let tag = shards.tag(record.operation);
+                let max_entries = shards.limits.entries_per_shard;
+                shards.of(record.operation).place(tag, generation, row, prev, max_entries);
+            })
+        })?;
+        replayed.bytes.push(bytes);
+        later.retain(|&(operation, prev)| {
+            let listed = generations
+                .iter()
+                .take_while(|listed| listed.id <= generation.id)
+                .find(|listed| listed.id == prev.generation);
+            if let Some(listed) = listed {
+                listed.follow(|unanswered| unanswered.remove(prev.row));
+                shards.of(operation).displace(shards.tag(operation), prev);
+            }
+            prev.generation > generation.id
+        });
+    }
+    Ok(replayed)
+}

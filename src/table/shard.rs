@@ -1,0 +1,106 @@
+//! One of 256 shards: where the newest record of each of its operations is.
+//!
+//! Invariant: of all unsealed generations, at most one index has an entry for an operation, and
+//! it is that of its newest record. An entry is taken out, exactly, when a newer one goes in.
+
+use std::collections::HashMap;
+
+use super::Counts;
+use super::flights::FlightCell;
+use crate::generation::{Generation, Index};
+use crate::identity::OperationId;
+use crate::record::Position;
+use crate::sync::Arc;
+
+/// Marks of dropped tickets a shard keeps before it looks for stale ones.
+const FEW_MARKS: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    /// By age of the generation, newest last.
+    indexes: Vec<ShardIndex>,
+    /// Fences of dropped tickets, with the end of their leases: past that, the mark says no more
+    /// than the record does.
+    dropped: HashMap<u64, u64>,
+    sweep_at: usize,
+    pub(super) flights: HashMap<OperationId, Arc<FlightCell>>,
+    pub(super) counts: Counts,
+}
+
+#[derive(Debug)]
+pub(super) struct ShardIndex {
+    pub(super) generation: Arc<Generation>,
+    pub(super) index: Index,
+}
+
+impl Shard {
+    /// Newest generation first.
+    pub(super) fn indexes(&self) -> impl Iterator<Item = &ShardIndex> {
+        self.indexes.iter().rev()
+    }
+
+    /// Lists a record as its operation's newest, in place of the one at `prev`.
+    pub(super) fn place(
+        &mut self,
+        tag: u64,
+        generation: &Arc<Generation>,
+        row: u32,
+        prev: Option<Position>,
+        max_entries: usize,
+    ) {
+        if let Some(prev) = prev {
+            self.displace(tag, prev);
+        }
+        let index = self.index_of(generation);
+        index.insert(tag, row);
+        if index.len() >= max_entries {
+            generation.set_crowded();
+        }
+    }
+
+    /// Takes out the entry of a record that is no longer the newest.
+    pub(super) fn displace(&mut self, tag: u64, position: Position) {
+        let found = self.indexes.iter_mut().find(|of| of.generation.id == position.generation);
+        if let Some(of) = found {
+            of.index.remove(tag, position.row);
+        }
+    }
+
+    pub(super) fn forget_generation(&mut self, id: u32) {
+        self.indexes.retain(|of| of.generation.id != id);
+    }
+
+    pub(super) fn entries(&self) -> usize {
+        self.indexes.iter().map(|of| of.index.len()).sum()
+    }
+
+    pub(super) fn is_dropped(&self, fence: u64) -> bool {
+        self.dropped.contains_key(&fence)
+    }
+
+    pub(super) fn mark_dropped(&mut self, fence: u64, lease_until: u64, now: u64) {
+        if self.dropped.len() >= self.sweep_at.max(FEW_MARKS) {
+            self.dropped.retain(|_, lease_until| *lease_until > now);
+            self.sweep_at = self.dropped.len() * 2;
+        }
+        self.dropped.insert(fence, lease_until);
+    }
+
+    pub(super) fn unmark_dropped(&mut self, fence: u64) {
+        if !self.dropped.is_empty() {
+            self.dropped.remove(&fence);
+        }
+    }
+
+    fn index_of(&mut self, generation: &Arc<Generation>) -> &mut Index {
+        let at = match self.indexes.binary_search_by_key(&generation.id, |of| of.generation.id) {
+            Ok(at) => at,
+            Err(at) => {
+                let generation = Arc::clone(generation);
+                self.indexes.insert(at, ShardIndex { generation, index: Index::default() });
+                at
+            }
+        };
+        &mut self.indexes[at].index
+    }
+}

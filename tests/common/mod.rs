@@ -1,0 +1,195 @@
+//! What the behaviour tests share: one body, run over every configuration of a store.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(unreachable_pub, reason = "a module of test binaries has no outside")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use justonce::{
+    Claim, Durability, Entry, Error, Flight, ManualClock, Operation, Options, Pending, Reply,
+    Store, Ticket,
+};
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(60 * 60);
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A store under test, with the clock that moves it and room to open it again.
+pub struct World {
+    pub name: &'static str,
+    pub store: Store,
+    pub clock: ManualClock,
+    pub durability: Durability,
+    options: Options,
+    directory: Option<tempfile::TempDir>,
+    /// Writes that go into each batch beside the one under test.
+    fillers: u64,
+    filled: AtomicU64,
+}
+
+/// Runs `body` with a fresh store of each configuration: all durabilities, lone and crowded
+/// batches, on disk and in memory, and one where generations are tiny and tags collide.
+pub fn with_store(body: impl Fn(&mut World)) {
+    with_store_of(|options| options, body);
+}
+
+/// As [`with_store`], with further options.
+pub fn with_store_of(more: impl Fn(Options) -> Options, body: impl Fn(&mut World)) {
+    let relaxed = Durability::Relaxed { within: Duration::from_millis(5) };
+    let plain = |options: Options| options;
+    let tiny = |options: Options| options.index_entries(8).tag_bits(4);
+    type Shape = fn(Options) -> Options;
+    let configurations: [(&'static str, Durability, u64, bool, Shape); 6] = [
+        ("synced, alone in its batch", Durability::Synced, 0, true, plain),
+        ("synced, in a batch of 64", Durability::Synced, 63, true, plain),
+        ("strict, in a batch of 7", Durability::Strict, 6, true, plain),
+        ("relaxed", relaxed, 0, true, plain),
+        ("synced, tiny generations and colliding tags", Durability::Synced, 2, true, tiny),
+        ("in memory", Durability::Synced, 0, false, plain),
+    ];
+    for (name, durability, fillers, on_disk, shape) in configurations {
+        let clock = ManualClock::new();
+        let options = more(shape(Options::new()).durability(durability).clock(&clock));
+        let directory = on_disk.then(|| tempfile::tempdir().unwrap());
+        let store = match &directory {
+            Some(directory) => options.clone().open(directory.path().join("store")).unwrap(),
+            None => options.clone().in_memory().unwrap(),
+        };
+        let filled = AtomicU64::new(0);
+        let mut world =
+            World { name, store, clock, durability, options, directory, fillers, filled };
+        eprintln!("with a store that is {name}");
+        body(&mut world);
+    }
+}
+
+impl World {
+    /// Crowds the filling batch, then waits for the call.
+    pub fn wait<T>(&self, call: Pending<T>) -> Result<T, Error>
+    where
+        Pending<T>: Future<Output = Result<T, Error>>,
+    {
+        let fillers: Vec<_> = (0..self.fillers)
+            .map(|_| {
+                let number = self.filled.fetch_add(1, Ordering::Relaxed);
+                self.store.record_once(Operation::new("filler", number.to_string()))
+            })
+            .collect();
+        let answer = futures_lite::future::block_on(call);
+        fillers.into_iter().for_each(drop);
+        answer
+    }
+
+    pub fn claim(&self, operation: Operation) -> Claim {
+        self.wait(self.store.claim(operation)).unwrap()
+    }
+
+    pub fn lookup(&self, key: &str) -> Option<Entry> {
+        self.wait(self.store.lookup("acme", key)).unwrap()
+    }
+
+    /// Closes the store and opens it again, as a restart does. `false` where it is in memory and
+    /// there is nothing to open again.
+    pub fn reopen(&mut self) -> bool {
+        let Some(directory) = &self.directory else { return false };
+        self.wait(self.store.close()).unwrap();
+        self.store = self.options.clone().open(directory.path().join("store")).unwrap();
+        true
+    }
+
+    /// The files of a store on disk.
+    pub fn files(&self) -> Vec<String> {
+        let Some(directory) = &self.directory else { return Vec::new() };
+        let entries = std::fs::read_dir(directory.path().join("store")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// An operation of the project the tests use.
+pub fn op(key: &str) -> Operation {
+    Operation::new("acme", key)
+}
+
+pub trait ClaimExt {
+    fn new(self) -> Ticket;
+    fn resumed(self) -> (Ticket, justonce::Prior);
+    fn in_flight(self) -> Flight;
+    fn completed(self) -> Reply;
+    fn failed(self) -> Reply;
+    fn mismatch(self) -> justonce::Seen;
+    fn lapsed(self) -> justonce::Prior;
+}
+
+impl ClaimExt for Claim {
+    #[track_caller]
+    fn new(self) -> Ticket {
+        match self {
+            Claim::New(ticket) => ticket,
+            other => panic!("not new: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn resumed(self) -> (Ticket, justonce::Prior) {
+        match self {
+            Claim::Resumed(ticket, prior) => (ticket, prior),
+            other => panic!("not resumed: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn in_flight(self) -> Flight {
+        match self {
+            Claim::InFlight(flight) => flight,
+            other => panic!("not in flight: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn completed(self) -> Reply {
+        match self {
+            Claim::Completed(reply) => reply,
+            other => panic!("not completed: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn failed(self) -> Reply {
+        match self {
+            Claim::Failed(reply) => reply,
+            other => panic!("not failed: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn mismatch(self) -> justonce::Seen {
+        match self {
+            Claim::Mismatch(seen) => seen,
+            other => panic!("no mismatch: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn lapsed(self) -> justonce::Prior {
+        match self {
+            Claim::Lapsed(prior) => prior,
+            other => panic!("not lapsed: {other:?}"),
+        }
+    }
+}
+
+/// Waits, in real time, until something that another thread does has happened.
+#[track_caller]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    panic!("still not so after 10 s: {what}");
+}
