@@ -42,8 +42,8 @@ impl Secret {
 
     pub(crate) fn project(&self, project: &[u8]) -> ProjectId {
         // No operation has this prefix: project lengths are bounded far below it.
-        let [a, b, c, d, e, f, g, h, ..] = self.hash(&[&u32::MAX.to_le_bytes(), project]);
-        ProjectId([a, b, c, d, e, f, g, h])
+        let hash = self.hash(&[&u32::MAX.to_le_bytes(), project]);
+        ProjectId(hash.first_chunk().copied().unwrap_or_default())
     }
 
     /// Authenticates a detached ticket.
@@ -83,8 +83,7 @@ impl fmt::Debug for Secret {
 }
 
 fn first_half(hash: blake3::Hash) -> [u8; 16] {
-    let (&half, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 16], &[]));
-    half
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 impl OperationId {
@@ -95,8 +94,7 @@ impl OperationId {
 
     /// The 64 bits an index keeps. Other bits than the shard's.
     pub(crate) fn tag(self) -> u64 {
-        let [.., a, b, c, d, e, f, g, h] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        u64::from_le_bytes(self.0.last_chunk().copied().unwrap_or_default())
     }
 }
 
@@ -159,7 +157,7 @@ impl fmt::Display for RequestId {
         for digit in &mut text {
             *digit = ALPHABET[usize::from(bits.take_five())];
         }
-        f.pad(PREFIX)?;
+        f.write_str(PREFIX)?;
         text.iter().try_for_each(|digit| write!(f, "{}", char::from(*digit)))
     }
 }

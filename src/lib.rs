@@ -90,3 +90,8 @@ pub use table::Counts as ClaimCounts;
 pub mod seam {
     pub use crate::storage::directory::{Directory, File};
 }
+
+/// The README's examples, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -12,7 +12,7 @@ use crate::record::transition::{OnLapsed, Terms};
 use crate::record::{Names, WindowFrom};
 
 /// Longest window or lease: 366 days.
-pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub const MAX_DURATION: Duration = Duration::from_hours(366 * 24);
 
 /// Longest label, in bytes.
 pub const MAX_LABEL_BYTES: usize = 255;

@@ -86,9 +86,9 @@ impl Options {
     /// The defaults.
     pub fn new() -> Self {
         Options {
-            window: Duration::from_secs(24 * 60 * 60),
+            window: Duration::from_hours(24),
             window_from: WindowFrom::default(),
-            lease: Duration::from_secs(10 * 60),
+            lease: Duration::from_mins(10),
             durability: Durability::default(),
             owner: Owner::default(),
             keep_keys: false,

@@ -163,7 +163,6 @@ impl Entry {
     }
 
     /// The operation, to be claimed: for interrupted work whose key is not at hand any more.
-    #[must_use]
     pub fn operation(&self) -> Operation {
         Operation::known(self.record.operation, self.record.project)
     }

@@ -178,7 +178,7 @@ impl Future for FlightWait {
     }
 }
 
-fn settled(seen: Option<(Standing, Record)>) -> Settled {
+fn settled(seen: Option<(Standing, Box<Record>)>) -> Settled {
     let Some((standing, record)) = seen else { return Settled::Forgotten };
     match (standing, Reply::of(&record)) {
         (Standing::Completed, Some(reply)) => Settled::Completed(reply),

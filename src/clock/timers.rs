@@ -35,9 +35,9 @@ pub(crate) struct Timer {
 
 impl Timers {
     /// Starts the thread. It runs until [`stop`](Timers::stop).
-    pub(crate) fn start(clock: Arc<StoreClock>) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
+    pub(crate) fn start(clock: &Arc<StoreClock>) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
         let timers = Arc::new(Timers {
-            clock: Arc::clone(&clock),
+            clock: Arc::clone(clock),
             alarms: Mutex::new(Alarms::default()),
             moved: Condvar::new(),
         });

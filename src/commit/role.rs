@@ -27,11 +27,11 @@ impl Committer {
         }
         let waiter = cell.enter();
         loop {
-            if let Some(role) = self.try_role() {
-                if cell.outcome().is_none() {
-                    self.gather();
-                    role.commit_next();
-                }
+            if let Some(role) = self.try_role()
+                && cell.outcome().is_none()
+            {
+                self.gather();
+                role.commit_next();
             }
             if let Some(outcome) = cell.outcome() {
                 return Some(outcome);
@@ -62,10 +62,10 @@ impl Committer {
     }
 
     pub(super) fn try_role(&self) -> Option<Role<'_>> {
-        self.role_taken
-            .compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed)
-            .is_ok()
-            .then_some(Role(self))
+        let taken =
+            self.role_taken.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed);
+        // Not `then_some`: a role that is made and dropped gives away the one that is held.
+        taken.is_ok().then(|| Role(self))
     }
 
     fn gather(&self) {

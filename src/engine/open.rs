@@ -54,7 +54,9 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
 
     let storage = Arc::new(storage);
     let generations = Arc::new(Generations::default());
-    logs.into_iter().for_each(|generation| generations.insert(generation));
+    for generation in logs {
+        generations.insert(generation);
+    }
     let (lanes, spares) = sort_out(found, &replayed.bytes, clock.now_millis());
     let start = Start {
         next_generation: contents.next_generation,
@@ -84,7 +86,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
         },
         begun: Arc::clone(&keeper).into(),
     });
-    let (timers, timer_thread) = Timers::start(Arc::clone(&clock)).map_err(no_thread)?;
+    let (timers, timer_thread) = Timers::start(&clock).map_err(no_thread)?;
     let engine = Arc::new(Engine {
         store: contents.id,
         secret: contents.secret,

@@ -10,20 +10,20 @@ pub(crate) struct Index {
     slots: HashTable<Slot>,
 }
 
-/// Packed by halves, so that three words make an entry and not four.
+/// The tag as bytes, so that an entry has no need of a fourth word to align it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Slot {
-    tag: [u32; 2],
+    tag: [u8; 8],
     row: u32,
 }
 
 impl Slot {
     fn new(tag: u64, row: u32) -> Self {
-        Slot { tag: [tag as u32, (tag >> 32) as u32], row }
+        Slot { tag: tag.to_le_bytes(), row }
     }
 
     fn tag(&self) -> u64 {
-        u64::from(self.tag[0]) | u64::from(self.tag[1]) << 32
+        u64::from_le_bytes(self.tag)
     }
 }
 

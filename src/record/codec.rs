@@ -157,11 +157,11 @@ fn wire(record: &Record) -> Wire<'_> {
         window: record.window,
         lease_until,
         epoch: record.epoch,
-        attempt: unless(record.attempt, 1),
-        fence: unless(record.fence, record.sequence),
+        attempt: unless(record.attempt, &1),
+        fence: unless(record.fence, &record.sequence),
         prev: record.prev.map(|prev| (prev.generation, prev.row)),
-        changed_at: unless(record.changed_at, record.claimed_at),
-        retained_until: unless(record.retained_until, record.expires_at()),
+        changed_at: unless(record.changed_at, &record.claimed_at),
+        retained_until: unless(record.retained_until, &record.expires_at()),
         fingerprint: record.fingerprint.map(|print| print.0),
         checkpoint: record.checkpoint.as_deref(),
         label: record.label.as_deref(),
@@ -219,8 +219,8 @@ fn record(wire: &Wire<'_>) -> Option<Record> {
 }
 
 /// Nothing, where `value` is what its absence stands for.
-fn unless<T: PartialEq>(value: T, implied: T) -> Option<T> {
-    (value != implied).then_some(value)
+fn unless<T: PartialEq>(value: T, implied: &T) -> Option<T> {
+    (value != *implied).then_some(value)
 }
 
 #[cfg(test)]

@@ -40,8 +40,9 @@ impl Opening {
     }
 
     pub(super) fn to_bytes(self) -> [u8; 9] {
-        let [a, b, c, d, e, f, g, h] = self.opened_at.to_le_bytes();
-        [self.lane.0, a, b, c, d, e, f, g, h]
+        let mut bytes = [self.lane.0; 9];
+        bytes[1..].copy_from_slice(&self.opened_at.to_le_bytes());
+        bytes
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {

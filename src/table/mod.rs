@@ -81,7 +81,7 @@ pub(crate) enum Observed {
     /// Still in flight; the waiter is woken by any change, but not by the end of the lease.
     InFlight { lease_until: u64 },
     /// Not in flight any more, and this is what is stored; nothing where it is gone.
-    Settled(Option<(Standing, Record)>),
+    Settled(Option<(Standing, Box<Record>)>),
     /// Changed, and the change is not durable yet; the batch's outcome wakes the waiter.
     Changing,
 }
@@ -220,7 +220,7 @@ impl Table {
             return Ok(Observed::Changing);
         }
         let same_life = found.record.claimed_at == claimed_at && standing != Standing::Absent;
-        Ok(Observed::Settled(same_life.then_some((standing, found.record))))
+        Ok(Observed::Settled(same_life.then(|| (standing, Box::new(found.record)))))
     }
 
     /// Notes that a ticket was dropped: the operation counts as lapsed from now on.
@@ -250,7 +250,9 @@ impl Table {
     pub(crate) fn wake_everyone(&self) {
         for shard in &self.shards.all {
             let cells: Vec<_> = shard.lock().flights.values().cloned().collect();
-            cells.iter().for_each(|cell| cell.wake_all());
+            for cell in cells {
+                cell.wake_all();
+            }
         }
     }
 
