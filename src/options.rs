@@ -48,7 +48,7 @@ pub enum Owner {
 /// | [`max_reply_bytes`](Options::max_reply_bytes) | 8 MiB | |
 /// | [`queue_bytes`](Options::queue_bytes) | 64 MiB | memory of what waits to be committed |
 /// | [`cache_bytes`](Options::cache_bytes) | 64 MiB | memory of the engine's page cache, for eight files |
-/// | [`index_entries`](Options::index_entries) | 14,336 × 256 | memory of one generation's index, 60 MB |
+/// | [`index_entries`](Options::index_entries) | 14,336 × 256 | memory of one generation's index: 54.5 MB when full |
 /// | [`generation_bytes`](Options::generation_bytes) | 1 GiB | size of a file, and time to reopen after a crash |
 ///
 /// ```

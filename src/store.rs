@@ -15,7 +15,8 @@ use crate::record::transition::standing;
 use crate::sync::Arc;
 use crate::table::{Counts, Walk};
 
-/// An idempotency table. Clones share it; it is closed when the last clone goes.
+/// An idempotency table. Clones share it; dropping the last one closes it, and blocks until what
+/// was accepted is on disk.
 ///
 /// Every call that may touch the disk is submitted when it is made and returns a [`Pending`]:
 /// `.wait()` blocks a thread, `.await` suspends a task. Look-ups read on the calling thread, in

@@ -6,6 +6,8 @@
 //! Lock order, outermost first: batch gate → shard → queue → batch cell or flight cell → timers.
 //! A generation's own locks (snapshot, unanswered rows) are leaves: nothing is locked under them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 use std::thread::JoinHandle;
 
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -18,6 +20,12 @@ pub(crate) fn spawn(
     body: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+/// Wakes a caller's task. What a waker runs is the caller's code: its panic is not ours, and must
+/// not keep the next one asleep.
+pub(crate) fn wake(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 /// Lets another runnable thread go first; returns at once where there is none.

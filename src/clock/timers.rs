@@ -82,7 +82,7 @@ impl Timers {
             let due = std::mem::replace(&mut alarms.due, later);
             if !due.is_empty() {
                 drop(alarms);
-                due.into_values().for_each(Waker::wake);
+                due.into_values().for_each(sync::wake);
                 alarms = self.alarms.lock();
                 continue;
             }

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::generation::Generation;
 use crate::record::{Position, Record, codec};
 use crate::storage::Opening;
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
+use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -179,7 +179,7 @@ impl BatchCell {
             state.wakers.push(waker);
         } else {
             drop(state);
-            waker.wake();
+            sync::wake(waker);
         }
     }
 
@@ -194,7 +194,7 @@ impl BatchCell {
             std::mem::take(&mut state.wakers)
         };
         self.changed.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(sync::wake);
     }
 
     /// Counts the calling thread among those who wait, from before it looks for the role.

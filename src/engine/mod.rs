@@ -220,7 +220,12 @@ impl Engine {
         let mut entries = Vec::new();
         for generation in self.generations.all() {
             for row in generation.unanswered() {
-                let Some(record) = generation.durable(row)? else { continue };
+                let record = match generation.durable(row) {
+                    Ok(Some(record)) => record,
+                    Ok(None) => continue,
+                    Err(_) if generation.is_retired() => continue,
+                    Err(error) => return Err(error),
+                };
                 let Some(seen) = self.table.look_up(record.operation)? else { continue };
                 // A newer record counts once it is durable, and is on the list itself by then.
                 if seen.found.record.sequence == record.sequence || seen.rests_on.is_some() {

@@ -9,7 +9,7 @@ use std::task::{Wake, Waker};
 
 use super::Table;
 use crate::identity::OperationId;
-use crate::sync::{Arc, Mutex, Ordering};
+use crate::sync::{self, Arc, Mutex, Ordering};
 
 /// The waiters of one operation. As a waker itself, it wakes them all.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ struct Waiters {
 impl FlightCell {
     pub(super) fn wake_all(&self) {
         let wakers: Vec<Waker> = self.waiters.lock().by_number.values().cloned().collect();
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(sync::wake);
     }
 }
 
@@ -65,10 +65,10 @@ impl Waiter {
         Waiter { table: Arc::clone(table), operation, cell, number }
     }
 
-    pub(super) fn replace_waker(&self, waker: &Waker) {
-        if let Some(known) = self.cell.waiters.lock().by_number.get_mut(&self.number) {
-            known.clone_from(waker);
-        }
+    /// Has another waker woken, and returns the one before: it is the caller's, and is dropped
+    /// with no lock held.
+    pub(super) fn replace_waker(&self, waker: &Waker) -> Option<Waker> {
+        self.cell.waiters.lock().by_number.insert(self.number, waker.clone())
     }
 }
 
@@ -77,10 +77,12 @@ impl Drop for Waiter {
         self.table.waiting.fetch_sub(1, Ordering::Relaxed);
         let mut shard = self.table.shard(self.operation);
         let mut waiters = self.cell.waiters.lock();
-        waiters.by_number.remove(&self.number);
+        let waker = waiters.by_number.remove(&self.number);
         if waiters.by_number.is_empty() {
-            drop(waiters);
             shard.flights.remove(&self.operation);
         }
+        drop(waiters);
+        drop(shard);
+        drop(waker);
     }
 }

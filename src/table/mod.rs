@@ -192,7 +192,6 @@ impl Table {
         waiter: &mut Option<Waiter>,
         waker: &Waker,
     ) -> Result<Observed, Error> {
-        self.committer.check_running()?;
         let mut shard = self.shard(operation);
         let seen = self.find(&shard, operation)?;
         let Some(Seen { found, rests_on }) = seen else { return Ok(Observed::Settled(None)) };
@@ -200,7 +199,9 @@ impl Table {
         if let Standing::InFlight { lease_until } = standing
             && found.record.claimed_at == claimed_at
         {
-            match waiter {
+            // Nothing will happen to it any more in a store that has stopped.
+            self.committer.check_running()?;
+            let replaced = match waiter {
                 Some(waiter) => waiter.replace_waker(waker),
                 None if self.waiting() >= MAX_WAITERS => {
                     return Err(Error::new(
@@ -210,8 +211,11 @@ impl Table {
                 }
                 None => {
                     *waiter = Some(Waiter::join(self, &mut shard.flights, operation, waker));
+                    None
                 }
-            }
+            };
+            drop(shard);
+            drop(replaced);
             return Ok(Observed::InFlight { lease_until });
         }
         drop(shard);

@@ -2,18 +2,28 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(unreachable_pub, reason = "a module of test binaries has no outside")]
+#![allow(clippy::print_stderr, reason = "a failing test shows which store it was at")]
+#![allow(clippy::items_after_statements, reason = "a type is named where it is used")]
+#![allow(
+    clippy::new_ret_no_self,
+    clippy::wrong_self_convention,
+    reason = "`ClaimExt` takes a claim apart by the names of its variants"
+)]
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use justonce::{
-    Claim, Durability, Entry, Error, Flight, ManualClock, Operation, Options, Pending, Reply,
-    Store, Ticket,
+    Claim, Durability, Entry, Error, ErrorKind, Flight, ManualClock, Operation, Options, Pending,
+    Reply, Store, Ticket,
 };
 
-pub const MINUTE: Duration = Duration::from_secs(60);
-pub const HOUR: Duration = Duration::from_secs(60 * 60);
-pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub mod fault;
+
+pub const MINUTE: Duration = Duration::from_mins(1);
+pub const HOUR: Duration = Duration::from_hours(1);
+pub const DAY: Duration = Duration::from_hours(24);
 
 /// A store under test, with the clock that moves it and room to open it again.
 pub struct World {
@@ -65,6 +75,40 @@ pub fn with_store_of(more: impl Fn(Options) -> Options, body: impl Fn(&mut World
 }
 
 impl World {
+    /// A store on disk with further options, alone in its batches.
+    pub fn on_disk(more: impl FnOnce(Options) -> Options) -> World {
+        let clock = ManualClock::new();
+        let options = more(Options::new().clock(&clock));
+        let directory = tempfile::tempdir().unwrap();
+        World {
+            name: "on disk",
+            store: options.clone().open(directory.path().join("store")).unwrap(),
+            clock,
+            durability: Durability::Synced,
+            options,
+            directory: Some(directory),
+            fillers: 0,
+            filled: AtomicU64::new(0),
+        }
+    }
+
+    /// Where a store on disk is.
+    pub fn path(&self) -> PathBuf {
+        self.directory.as_ref().unwrap().path().join("store")
+    }
+
+    /// Waits for a call that is to be refused, and says how it was.
+    #[track_caller]
+    pub fn refusal<T: std::fmt::Debug>(&self, call: Pending<T>) -> ErrorKind
+    where
+        Pending<T>: Future<Output = Result<T, Error>>,
+    {
+        match self.wait(call) {
+            Ok(answer) => panic!("not refused: {answer:?}"),
+            Err(error) => error.kind(),
+        }
+    }
+
     /// Crowds the filling batch, then waits for the call.
     pub fn wait<T>(&self, call: Pending<T>) -> Result<T, Error>
     where

@@ -398,13 +398,13 @@ fn states() -> impl Strategy<Value = State> {
 prop_compose! {
     /// Any record, those included whose fields equal what their absence stands for.
     fn records()(
-        (operation, project): ([u8; 16], [u8; 8]),
-        (sequence, claimed_at, window): (u64, u64, u64),
+        (operation, project) in any::<([u8; 16], [u8; 8])>(),
+        (sequence, claimed_at, window) in any::<(u64, u64, u64)>(),
         fence in prop::option::of(any::<u64>()),
         changed_at in prop::option::of(any::<u64>()),
         retained_until in prop::option::of(any::<u64>()),
         attempt in prop_oneof![Just(1), any::<u32>()],
-        (epoch, dispatched, from_first_claim): (u32, bool, bool),
+        (epoch, dispatched, from_first_claim) in any::<(u32, bool, bool)>(),
         prev in prop::option::of(positions()),
         fingerprint in prop::option::of(any::<[u8; 16]>().prop_map(Fingerprint)),
         checkpoint in prop::option::of(blobs()),

@@ -1,0 +1,395 @@
+//! A disk that fails: what was promised holds, and nobody is told that an operation is new.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+mod common;
+
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use common::fault::{Fault, FaultyDirectory, On};
+use common::*;
+use justonce::{Claim, Durability, Error, ErrorKind, Filter, Options, Store};
+
+/// What a failing disk answers (EIO has no kind of its own).
+const BROKEN: io::ErrorKind = io::ErrorKind::Other;
+
+fn open(directory: &FaultyDirectory, durability: Durability) -> Result<Store, Error> {
+    Options::new().durability(durability).open_in(Arc::new(directory.clone()))
+}
+
+/// A store on a disk that will fail, with `done` completed and nothing under way.
+fn prepared() -> (FaultyDirectory, Store) {
+    let directory = FaultyDirectory::default();
+    let store = open(&directory, Durability::Synced).unwrap();
+    store.claim(op("done")).wait().unwrap().new().complete("done").wait().unwrap();
+    eventually("the next file is ready", || store.stats().generations == 2);
+    (directory, store)
+}
+
+/// A store whose commits have begun to fail, `lost` being the first that did.
+fn broken() -> (FaultyDirectory, Store) {
+    let (directory, store) = prepared();
+    directory.break_down(On::Sync, BROKEN);
+    assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
+    (directory, store)
+}
+
+#[track_caller]
+fn kind<T: std::fmt::Debug>(answer: Result<T, Error>) -> ErrorKind {
+    match answer {
+        Ok(answer) => panic!("no error: {answer:?}"),
+        Err(error) => error.kind(),
+    }
+}
+
+/// Whether it is one of the errors of a store that has stopped.
+fn says_stopped(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Poisoned)
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_writes_of_a_failed_batch_are_unknown() {
+    for on in [On::Write, On::Sync] {
+        let (directory, store) = prepared();
+        directory.break_down(on, BROKEN);
+        let error = store.claim(op("lost")).wait().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unknown, "{on:?}: {error}");
+        assert!(!error.is_disk_full());
+        assert!(std::error::Error::source(&error).is_some(), "it names its cause");
+    }
+}
+
+#[test]
+fn everyone_in_a_failed_batch_is_told() {
+    let (directory, store) = prepared();
+    directory.break_down(On::Sync, BROKEN);
+    let claims: Vec<_> = (0..100).map(|n| store.claim(op(&n.to_string()))).collect();
+    let errors: Vec<_> = claims.into_iter().map(|claim| claim.wait().unwrap_err()).collect();
+    assert!(errors.iter().all(says_stopped), "{errors:?}");
+    assert_eq!(errors[0].kind(), ErrorKind::Unknown);
+}
+
+#[test]
+fn a_task_is_told_as_a_thread_is() {
+    let (directory, store) = prepared();
+    directory.break_down(On::Sync, BROKEN);
+    let error = futures_lite::future::block_on(store.claim(op("lost"))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown);
+}
+
+#[test]
+fn a_full_disk_is_told_from_a_broken_one() {
+    let (directory, store) = prepared();
+    directory.break_down(On::Write, io::ErrorKind::StorageFull);
+    let unknown = store.claim(op("lost")).wait().unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Unknown);
+    assert!(unknown.is_disk_full(), "{unknown:?}");
+    let poisoned = store.claim(op("later")).wait().unwrap_err();
+    assert_eq!(poisoned.kind(), ErrorKind::Poisoned);
+    assert!(poisoned.is_disk_full(), "{poisoned:?}");
+}
+
+#[test]
+fn a_disk_error_of_the_system_tells_whether_the_disk_is_full() {
+    let full = io::Error::from_raw_os_error(28);
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull, "ENOSPC is another number here");
+    let (directory, store) = prepared();
+    directory.break_down(On::Sync, full.kind());
+    assert!(store.record_once(op("lost")).wait().unwrap_err().is_disk_full());
+}
+
+#[test]
+fn later_writes_are_refused() {
+    let (_directory, store) = broken();
+    assert_eq!(kind(store.claim(op("new")).wait()), ErrorKind::Poisoned);
+    assert_eq!(kind(store.record_once(op("new")).wait()), ErrorKind::Poisoned);
+    assert_eq!(kind(store.claim_many([op("new")]).wait()), ErrorKind::Poisoned);
+    assert_eq!(kind(store.forget("acme", "done").wait()), ErrorKind::Poisoned);
+}
+
+#[test]
+fn what_an_owner_does_is_refused() {
+    let (directory, store) = prepared();
+    let claim = |key: &str| store.claim(op(key)).wait().unwrap().new();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(claim);
+    directory.break_down(On::Sync, BROKEN);
+    assert_eq!(kind(a.complete("done").wait()), ErrorKind::Unknown);
+    assert_eq!(kind(b.complete("done").wait()), ErrorKind::Poisoned);
+    assert_eq!(kind(c.release("busy").wait()), ErrorKind::Poisoned);
+    assert_eq!(kind(d.renew(HOUR).wait()), ErrorKind::Poisoned);
+    assert_eq!(kind(d.checkpoint("note").wait()), ErrorKind::Poisoned);
+}
+
+#[test]
+fn what_is_durable_can_be_read_on() {
+    let (_directory, store) = broken();
+    let entry = store.lookup("acme", "done").wait().unwrap().unwrap();
+    assert_eq!(entry.reply().unwrap().body(), b"done");
+    let found = store.lookup_request(entry.request_id()).wait().unwrap().unwrap();
+    assert_eq!(found.request_id(), entry.request_id());
+    assert!(store.in_flight().wait().unwrap().is_empty());
+    let durable = store.scan(Filter::new()).flatten().count();
+    assert_eq!(durable, 1);
+}
+
+#[test]
+fn a_claim_that_needs_no_write_is_answered_on() {
+    let (directory, store) = prepared();
+    let owner = store.claim(op("flying").fingerprint("body")).wait().unwrap().new();
+    directory.break_down(On::Sync, BROKEN);
+    assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
+    assert_eq!(store.claim(op("done")).wait().unwrap().completed().body(), b"done");
+    assert!(!store.record_once(op("done")).wait().unwrap());
+    let flight = store.claim(op("flying")).wait().unwrap().in_flight();
+    assert_eq!(flight.request_id(), owner.request_id());
+    let other = store.claim(op("flying").fingerprint("other")).wait().unwrap();
+    assert_eq!(other.mismatch().request_id(), owner.request_id());
+}
+
+#[test]
+fn an_operation_whose_claim_failed_is_never_new_in_that_run() {
+    let (directory, store) = broken();
+    directory.heal();
+    for _ in 0..3 {
+        let error = store.claim(op("lost")).wait().unwrap_err();
+        assert!(says_stopped(&error), "{error:?}");
+        let error = store.lookup("acme", "lost").wait().unwrap_err();
+        assert!(says_stopped(&error), "{error:?}");
+    }
+}
+
+#[test]
+fn nothing_is_written_after_the_fault() {
+    for on in [On::Write, On::Sync] {
+        let (directory, store) = prepared();
+        let ticket = store.claim(op("flying")).wait().unwrap().new();
+        directory.plan(Fault { on, after: 0, error: BROKEN, for_ever: false });
+        assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
+        let changes = directory.changes_since_fault();
+        assert_eq!(kind(ticket.complete("done").wait()), ErrorKind::Poisoned);
+        drop(store.claim(op("later")));
+        assert_eq!(kind(store.close().wait()), ErrorKind::Unknown);
+        drop(store);
+        assert_eq!(directory.changes_since_fault(), changes, "{on:?}");
+    }
+}
+
+#[test]
+fn a_parked_thread_wakes_with_an_error() {
+    let (directory, store) = prepared();
+    let _owner = store.claim(op("flying")).wait().unwrap().new();
+    let flight = store.claim(op("flying")).wait().unwrap().in_flight();
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| flight.wait(DAY));
+        let claiming = threads.spawn(|| store.claim_or_wait(op("flying"), DAY).wait());
+        eventually("both wait", || store.stats().waiters == 2);
+        directory.break_down(On::Sync, BROKEN);
+        assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
+        let error = waiting.join().unwrap().unwrap_err();
+        assert!(says_stopped(&error), "{error:?}");
+        let error = claiming.join().unwrap().unwrap_err();
+        assert!(says_stopped(&error), "{error:?}");
+    });
+    assert_eq!(store.stats().waiters, 0);
+}
+
+#[test]
+fn a_suspended_task_wakes_with_an_error() {
+    let (directory, store) = prepared();
+    let _owner = store.claim(op("flying")).wait().unwrap().new();
+    let flight = store.claim(op("flying")).wait().unwrap().in_flight();
+    let mut wait = pin!(flight.into_future());
+    let flag = Arc::new(Flag::default());
+    let waker = Waker::from(Arc::clone(&flag));
+    let mut context = Context::from_waker(&waker);
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    directory.break_down(On::Sync, BROKEN);
+    assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
+    assert!(flag.0.load(Ordering::SeqCst), "the task was not woken");
+    match wait.as_mut().poll(&mut context) {
+        Poll::Ready(Err(error)) => assert!(says_stopped(&error), "{error:?}"),
+        other => panic!("no error: {other:?}"),
+    }
+}
+
+#[test]
+fn closing_reports_the_fault_and_gives_the_directory_back() {
+    let (directory, store) = broken();
+    let error = store.close().wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown);
+    assert_eq!(kind(store.close().wait()), ErrorKind::Unknown, "each time");
+    directory.heal();
+    let store = open(&directory, Durability::Synced).unwrap();
+    assert_eq!(store.claim(op("done")).wait().unwrap().completed().body(), b"done");
+}
+
+#[test]
+fn a_store_works_again_once_it_is_opened_on_a_healthy_disk() {
+    for on in [On::Write, On::Sync] {
+        let (directory, store) = prepared();
+        let fence = store.claim(op("flying")).wait().unwrap().new().fence();
+        directory.break_down(on, io::ErrorKind::StorageFull);
+        assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
+        drop(store);
+        directory.heal();
+        let store = open(&directory, Durability::Synced).unwrap();
+        assert_eq!(store.claim(op("done")).wait().unwrap().completed().body(), b"done");
+        let (ticket, _) = store.claim(op("flying")).wait().unwrap().resumed();
+        assert!(ticket.fence() > fence, "{on:?}");
+        ticket.complete("done").wait().unwrap();
+        match store.claim(op("lost")).wait().unwrap() {
+            Claim::New(ticket) | Claim::Resumed(ticket, _) => assert!(ticket.fence() > fence),
+            other => panic!("nobody has completed it: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_write_answered_at_once_is_not_taken_for_durable_after_a_fault() {
+    let directory = FaultyDirectory::default();
+    let relaxed = Durability::Relaxed { within: HOUR };
+    let store = open(&directory, relaxed).unwrap();
+    eventually("a file is ready", || store.stats().generations == 1);
+    let ticket = store.claim(op("k")).wait().unwrap().new();
+    directory.break_down(On::Sync, BROKEN);
+    assert_eq!(kind(store.close().wait()), ErrorKind::Unknown);
+    assert!(says_stopped(&ticket.complete("done").wait().unwrap_err()));
+    let error = store.claim(op("k")).wait().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Closed | ErrorKind::Poisoned));
+}
+
+/// What a caller was told before the disk failed.
+#[derive(Default)]
+struct Told {
+    claimed: Vec<(String, u64)>,
+    completed: Vec<String>,
+    refused: Vec<String>,
+}
+
+/// Claims and completes one operation after the other until the store refuses.
+fn work(store: &Store) -> Told {
+    let mut told = Told::default();
+    for number in 0..40 {
+        let key = format!("key {number}");
+        let window = if number % 2 == 0 { HOUR } else { DAY };
+        let ticket = match store.claim(op(&key).window(window)).wait() {
+            Ok(claim) => claim.new(),
+            Err(error) => {
+                assert!(says_stopped(&error), "{error:?}");
+                told.refused.push(key);
+                continue;
+            }
+        };
+        told.claimed.push((key.clone(), ticket.fence()));
+        match ticket.complete("done").wait() {
+            Ok(()) => told.completed.push(key),
+            Err(error) => assert!(says_stopped(&error), "{error:?}"),
+        }
+    }
+    told
+}
+
+/// Opens the store on a healthy disk and holds it to what it told.
+fn check(directory: &FaultyDirectory, durability: Durability, told: &Told, case: &str) {
+    directory.heal();
+    let store = open(directory, durability).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+    let mut last_fence = 0;
+    for (key, fence) in &told.claimed {
+        last_fence = last_fence.max(*fence);
+        let entry = store.lookup("acme", key).wait().unwrap();
+        let entry = entry.unwrap_or_else(|| panic!("{case}: {key} is lost"));
+        assert_eq!(entry.fence(), *fence, "{case}: {key}");
+        if told.completed.contains(key) {
+            let reply = store.claim(op(key)).wait().unwrap().completed();
+            assert_eq!(reply.body(), b"done", "{case}: {key}");
+        }
+    }
+    for key in &told.refused {
+        match store.claim(op(key)).wait().unwrap() {
+            Claim::New(ticket) | Claim::Resumed(ticket, _) => {
+                assert!(ticket.fence() > last_fence, "{case}: {key}");
+                ticket.complete("done").wait().unwrap();
+            }
+            other => panic!("{case}: nobody has completed {key}: {other:?}"),
+        }
+    }
+}
+
+/// Fails each change in turn of the disk under a store at work.
+fn fail_each(durability: Durability, error: io::ErrorKind, for_ever: bool) {
+    for after in (0..60).chain((60..400).step_by(17)) {
+        let case = format!("{durability:?}, {error:?} after {after} changes, again: {for_ever}");
+        let directory = FaultyDirectory::default();
+        let small = Options::new().durability(durability).generation_bytes(1024);
+        let store = small.open_in(Arc::new(directory.clone())).unwrap();
+        assert!(store.record_once(op("first")).wait().unwrap());
+        directory.plan(Fault { on: On::Any, after, error, for_ever });
+        let told = work(&store);
+        let closed = store.close().wait();
+        if !told.refused.is_empty() {
+            assert!(directory.has_failed(), "{case}: refused for no reason");
+            assert_eq!(kind(closed), ErrorKind::Unknown, "{case}");
+        }
+        drop(store);
+        check(&directory, durability, &told, &case);
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whichever_change_of_the_disk_fails() {
+    fail_each(Durability::Synced, BROKEN, true);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_if_the_disk_fails_once() {
+    fail_each(Durability::Synced, BROKEN, false);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_on_a_full_disk() {
+    fail_each(Durability::Strict, io::ErrorKind::StorageFull, true);
+}
+
+#[test]
+fn a_fault_while_opening_is_an_error_and_the_next_opening_works() {
+    for had_records in [false, true] {
+        let mut opened = false;
+        for after in 0..400 {
+            let directory = FaultyDirectory::default();
+            if had_records {
+                let store = open(&directory, Durability::Synced).unwrap();
+                assert!(store.record_once(op("k")).wait().unwrap());
+            }
+            directory.plan(Fault { on: On::Any, after, error: BROKEN, for_ever: true });
+            let store = open(&directory, Durability::Synced);
+            opened = store.is_ok();
+            match store {
+                Ok(store) => drop(store),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{after}: {error:?}"),
+            }
+            directory.heal();
+            let store = open(&directory, Durability::Synced)
+                .unwrap_or_else(|error| panic!("{after}, {had_records}: {error:?}"));
+            let is_first = store.record_once(op("k")).wait().unwrap();
+            assert_eq!(is_first, !had_records, "after {after} changes");
+            if opened {
+                break;
+            }
+        }
+        assert!(opened, "every opening failed");
+    }
+}
