@@ -72,16 +72,11 @@ pub enum ErrorKind {
 /// assert_eq!(refused.kind(), ErrorKind::Invalid);
 /// # Ok::<(), justonce::Error>(())
 /// ```
-#[derive(thiserror::Error)]
-#[error("{}", self.0.message)]
-pub struct Error(#[source] Box<Inner>);
+pub struct Error(Box<Inner>);
 
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
 struct Inner {
     kind: ErrorKind,
     message: String,
-    #[source]
     source: Option<Source>,
     ticket: Option<Ticket>,
 }
@@ -118,7 +113,7 @@ impl Error {
     /// Whether a full disk is at the bottom of it.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        let mut cause: Option<&(dyn StdError + 'static)> = self.source();
+        let mut cause = self.source();
         while let Some(error) = cause {
             if let Some(io) = error.downcast_ref::<io::Error>() {
                 return matches!(
@@ -191,6 +186,19 @@ impl Error {
     pub(crate) fn io(path: impl fmt::Display, error: io::Error) -> Self {
         let message = format!("{path}: {error}: check that the path exists and can be written");
         Error::new(ErrorKind::Io, message).with_source(error)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        // Not the `Arc`, behind which nobody could tell what it is.
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
     }
 }
 

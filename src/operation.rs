@@ -162,15 +162,9 @@ impl Operation {
         };
         let window = self.window.unwrap_or(defaults.window);
         let lease = self.lease.unwrap_or(defaults.lease);
-        checked_duration("the window", window)?;
-        checked_duration("the lease", lease)?;
+        checked_span("the window", window, now)?;
+        checked_span("the lease", lease, now)?;
         let (window, lease) = (millis_of(window), millis_of(lease));
-        if now.checked_add(window.max(lease)).is_none() {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "the window or lease ends after the last time the clock can show: shorten it",
-            ));
-        }
         if self.max_attempts == Some(0) {
             return Err(Error::new(ErrorKind::Invalid, "max_attempts is 0: allow at least one"));
         }
@@ -223,6 +217,18 @@ pub(crate) fn checked_name(field: &str, name: &[u8]) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::invalid_size(field, name.len(), MAX_NAME_BYTES))
+    }
+}
+
+/// A duration within bounds that, from now on, ends before the clock does.
+pub(crate) fn checked_span(field: &str, span: Duration, now: u64) -> Result<(), Error> {
+    checked_duration(field, span)?;
+    match now.checked_add(millis_of(span)) {
+        Some(_) => Ok(()),
+        None => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{field} ends after the last time the clock can show: shorten it"),
+        )),
     }
 }
 

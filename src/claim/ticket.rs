@@ -9,7 +9,6 @@ use crate::clock::millis_of;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::identity::{OperationId, RequestId};
-use crate::operation::checked_duration;
 use crate::pending::Pending;
 use crate::record::transition::Act;
 use crate::record::{Payload, Record};
@@ -122,7 +121,8 @@ impl Ticket {
     /// # Errors
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost): someone took over. Stop the work.
     pub fn renew(&self, lease: Duration) -> Pending<()> {
-        match checked_duration("the lease", lease) {
+        let Some(owned) = &self.owned else { return Pending::refused(Error::closed()) };
+        match owned.engine.check_span("the lease", lease) {
             Ok(()) => self.keep(Act::Renew { lease: millis_of(lease) }),
             Err(error) => Pending::refused(error),
         }

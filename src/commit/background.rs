@@ -102,6 +102,7 @@ impl Committer {
 
     /// Refuses further writes; those accepted are committed before the thread returns.
     pub(crate) fn stop(&self) {
+        self.closed.store(true, Ordering::Release);
         {
             let mut queue = self.queue.lock();
             if queue.stopped.is_none() {

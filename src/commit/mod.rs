@@ -36,7 +36,7 @@ use crate::error::{Error, ErrorKind};
 use crate::generation::{Generation, Generations};
 use crate::record::{Position, Record, codec};
 use crate::storage::{Marks, Storage};
-use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, RwLock};
+use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, RwLock};
 use background::Background;
 use figures::Figures;
 use queue::{Queue, Stopped};
@@ -67,6 +67,7 @@ pub(crate) struct Committer {
     /// Held for reading by a call whose records must share a batch, for writing by the swap.
     gate: RwLock<()>,
     role_taken: AtomicBool,
+    closed: AtomicBool,
     background: Background,
     storage: Arc<Storage>,
     generations: Arc<Generations>,
@@ -109,6 +110,7 @@ impl Committer {
             queue: Mutex::new(Queue::new(start)),
             gate: RwLock::new(()),
             role_taken: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             background: Background::new(durability),
             storage,
             generations,
@@ -194,6 +196,11 @@ impl Committer {
     /// Closes a generation to appends for good, if all of its records are over.
     pub(crate) fn let_go(&self, generation: &Generation, now: u64) -> bool {
         self.queue.lock().let_go(generation, now)
+    }
+
+    /// An error where the store was closed, for calls that need not write.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }
 
     /// An error where the store takes no more writes.

@@ -22,7 +22,7 @@ use crate::commit::{BatchCell, Committer, RECORD_BYTES, Room, WakerId};
 use crate::error::{Error, ErrorKind};
 use crate::generation::Generations;
 use crate::identity::{OperationId, RequestId, Secret, StoreId};
-use crate::operation::{Defaults, Operation, checked_duration, checked_operation};
+use crate::operation::{Defaults, Operation, checked_operation, checked_span};
 use crate::pending::Pending;
 use crate::record::transition::{Act, Answer, Found, Intent, Moment, Terms, standing};
 use crate::storage::Storage;
@@ -217,6 +217,7 @@ impl Engine {
 
     /// The operations without a reply, as they are on disk.
     pub(crate) fn in_flight(&self) -> Result<Vec<Entry>, Error> {
+        self.committer.check_open()?;
         let mut entries = Vec::new();
         for generation in self.generations.all() {
             for row in generation.unanswered() {
@@ -288,7 +289,12 @@ impl Engine {
         {
             return Err(Error::too_large("the content tag", tag.len(), MAX_CONTENT_TAG_BYTES));
         }
-        reply.retention.map_or(Ok(()), |window| checked_duration("the reply's retention", window))
+        reply.retention.map_or(Ok(()), |window| self.check_span("the reply's retention", window))
+    }
+
+    /// Refuses a span that is out of bounds, or that ends after the clock does.
+    pub(crate) fn check_span(&self, field: &str, span: Duration) -> Result<(), Error> {
+        checked_span(field, span, self.now())
     }
 
     fn claimed(

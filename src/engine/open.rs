@@ -59,7 +59,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
     }
     let (lanes, spares) = sort_out(found, &replayed.bytes, clock.now_millis());
     let start = Start {
-        next_generation: contents.next_generation,
+        next_generation: contents.first_free_generation(),
         next_sequence,
         lanes,
         spares,
@@ -160,7 +160,13 @@ fn sort_out(
         match opening {
             // Of two in a lane the later was begun because the earlier was full.
             Some(opening) => {
-                lanes.insert(opening.lane, Reopened { opening, generation, bytes });
+                let later = lanes.get(&opening.lane).is_none_or(|other: &Reopened| {
+                    let begun = (other.opening.opened_at, other.generation.id);
+                    begun < (opening.opened_at, generation.id)
+                });
+                if later {
+                    lanes.insert(opening.lane, Reopened { opening, generation, bytes });
+                }
             }
             None => spares.push(generation),
         }

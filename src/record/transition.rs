@@ -164,7 +164,7 @@ pub(crate) fn standing(found: &Found, moment: &Moment) -> Standing {
 pub(crate) fn transition(found: Option<&Found>, intent: Intent, moment: &Moment) -> Verdict {
     match intent {
         Intent::Claim(terms) => claim(found, terms, moment),
-        Intent::Record(terms) => completed_at_once(claim(found, terms, moment)),
+        Intent::Record(terms) => completed_at_once(found, claim(found, terms, moment)),
         Intent::Owner { fence, act } => owner(found, fence, act, moment),
         Intent::Forget { force } => forget(found, force, moment),
     }
@@ -189,8 +189,10 @@ fn claim(found: Option<&Found>, terms: Terms, moment: &Moment) -> Verdict {
         Standing::Lapsed(_) | Standing::Released if exhausted(record, &terms) => {
             let mut failed = next(found, moment);
             failed.window = terms.window;
+            failed.window_from = terms.window_from;
             failed.state = State::Failed(Failure::AttemptsExhausted);
-            write(Answer::Failed, settled(failed))
+            // Its notes stay, for whoever looks into it.
+            write(Answer::Failed, retained(Some(found), failed))
         }
         Standing::Lapsed(cause) => {
             write(Answer::Resumed(Some(cause)), resumed(found, terms, moment))
@@ -251,13 +253,16 @@ fn resumed(found: &Found, terms: Terms, moment: &Moment) -> Record {
     retained(Some(found), record)
 }
 
-fn completed_at_once(mut verdict: Verdict) -> Verdict {
+fn completed_at_once(found: Option<&Found>, mut verdict: Verdict) -> Verdict {
     if let Some(record) = &mut verdict.write
         && matches!(record.state, State::InFlight { .. })
     {
         record.state = State::Completed(Payload::default());
-        let retained_until = record.retained_until;
-        record.retained_until = record.expires_at().max(retained_until);
+        record.checkpoint = None;
+        record.dispatched = false;
+        // Without the lease of an owner that never was.
+        let floor = found.map_or(0, |found| found.record.retained_until);
+        record.retained_until = record.expires_at().max(floor);
     }
     verdict
 }

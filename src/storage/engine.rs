@@ -44,7 +44,12 @@ impl<T, E: Into<redb::Error>> InFile<T> for Result<T, E> {
 /// What an error of redb means for the caller.
 fn fault(name: &str, error: redb::Error) -> Error {
     match error {
-        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+        redb::Error::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
             Error::corrupt(format_args!("{name} is no file of a store")).with_source(error)
         }
         redb::Error::Io(error) => Error::io(name, error),

@@ -53,6 +53,10 @@ impl LogFile {
         let name = file_name(generation);
         let temporary = format!("{name}.tmp");
         let directory = &place.directory;
+        let names = directory.list().map_err(|error| place.io(&name, error))?;
+        if names.contains(&name) {
+            return Err(Error::corrupt(format_args!("{} is there already", place.name(&name))));
+        }
         let file = directory.create(&temporary).map_err(|error| place.io(&temporary, error))?;
         let log = LogFile::over(place, generation, file)?;
         log.write(true, |write, name| {

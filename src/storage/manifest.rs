@@ -47,6 +47,14 @@ pub(crate) struct Contents {
     pub(crate) generations: Vec<u32>,
 }
 
+impl Contents {
+    /// A number that no generation has or had.
+    pub(crate) fn first_free_generation(&self) -> u32 {
+        let after_listed = self.generations.iter().max().map_or(1, |id| id.saturating_add(1));
+        self.next_generation.max(after_listed)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Manifest {
     name: String,
@@ -101,7 +109,7 @@ impl Manifest {
     pub(crate) fn add_generation(&self, id: u32, marks: Marks) -> Result<(), Error> {
         self.change(|tables| {
             tables.generation(id, Some(UNSEALED))?;
-            tables.number("next_generation", u64::from(id) + 1)?;
+            tables.number_at_least("next_generation", u64::from(id) + 1)?;
             tables.marks(marks)
         })
     }
@@ -215,6 +223,12 @@ struct Tables<'t> {
 impl Tables<'_> {
     fn number(&mut self, key: &str, value: u64) -> Result<(), redb::StorageError> {
         self.numbers.insert(key, value).map(drop)
+    }
+
+    /// Numbers are given out in order, but files come to be listed as they get ready.
+    fn number_at_least(&mut self, key: &str, value: u64) -> Result<(), redb::StorageError> {
+        let before = self.numbers.get(key)?.map_or(0, |found| found.value());
+        self.number(key, value.max(before))
     }
 
     fn bytes(&mut self, key: &str, value: &[u8]) -> Result<(), redb::StorageError> {

@@ -89,7 +89,7 @@ impl Storage {
         if !locked {
             return Err(engine::already_open(&directory));
         }
-        let unlock = Unlock(Arc::clone(&directory));
+        let unlock = Unlock(Some(Arc::clone(&directory)));
         let mut place = Place {
             directory,
             halt: Halt::default(),
@@ -100,6 +100,7 @@ impl Storage {
         if !names.iter().any(|name| name == manifest::NAME) {
             Manifest::create(&place)?;
         }
+        let names = list(&*place.directory)?;
         let (manifest, contents) = Manifest::open(&place)?;
         place.store = contents.id;
         for name in names.iter().filter(|name| is_leftover(name, &contents.generations)) {
@@ -111,7 +112,7 @@ impl Storage {
                 let _ = place.directory.drop_cached(&log::file_name(generation));
             }
         }
-        std::mem::forget(unlock);
+        unlock.keep();
         Ok((Storage { manifest, place, locked: AtomicBool::new(true) }, contents))
     }
 
@@ -144,11 +145,19 @@ impl Drop for Storage {
 }
 
 /// Gives the lock back when opening fails.
-struct Unlock(Arc<dyn Directory>);
+struct Unlock(Option<Arc<dyn Directory>>);
+
+impl Unlock {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Unlock {
     fn drop(&mut self) {
-        self.0.unlock();
+        if let Some(directory) = &self.0 {
+            directory.unlock();
+        }
     }
 }
 

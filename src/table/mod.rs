@@ -139,6 +139,7 @@ impl Table {
         moment: &Moment,
         room: Room,
     ) -> Result<Applied, Error> {
+        self.committer.check_open()?;
         let is_claim = matches!(intent, Intent::Claim(_) | Intent::Record(_));
         let mut shard = self.shard(operation);
         let seen = self.find(&shard, operation)?;
@@ -179,6 +180,7 @@ impl Table {
 
     /// The newest record of an operation, whatever its age.
     pub(crate) fn look_up(&self, operation: OperationId) -> Result<Option<Seen>, Error> {
+        self.committer.check_open()?;
         self.find(&self.shard(operation), operation)
     }
 

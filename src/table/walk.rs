@@ -8,6 +8,7 @@ use std::vec::IntoIter;
 use super::{Seen, Table};
 use crate::error::Error;
 use crate::generation::Generation;
+use crate::identity::SHARDS;
 use crate::record::Position;
 use crate::record::transition::Found;
 use crate::sync::Arc;
@@ -41,6 +42,11 @@ impl Iterator for Walk {
     type Item = Result<Seen, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Err(closed) = self.table.committer.check_open() {
+            self.listed = Vec::new().into_iter();
+            let ended = std::mem::replace(&mut self.next_shard, SHARDS) == SHARDS;
+            return (!ended).then_some(Err(closed));
+        }
         loop {
             let Some((generation, row)) = self.listed.next() else {
                 if self.list_shard() {

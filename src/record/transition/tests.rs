@@ -116,6 +116,7 @@ fn a_claim_past_the_last_attempt_fails_the_operation() {
         assert_eq!(record.state, State::Failed(Failure::AttemptsExhausted), "{stored:?}");
         assert_eq!(record.attempt, attempt);
         assert_eq!(record.fence, FENCE, "nobody became its owner");
+        assert!(record.dispatched && record.checkpoint.is_some(), "its notes stay");
         let one_more = Terms { max_attempts: Some(attempt + 1), ..terms };
         let verdict = verdict(stored, Intent::Claim(one_more));
         assert!(matches!(verdict.answer, Answer::Resumed(_)), "{stored:?}: {verdict:?}");
@@ -163,7 +164,15 @@ fn recording_completes_what_a_claim_would_have_owned() {
     {
         let record = written(stored, Intent::Record(terms()), &answer);
         assert_eq!(record.state, State::Completed(Payload::default()), "{stored:?}");
+        assert!(!record.dispatched && record.checkpoint.is_none(), "{stored:?}: notes are left");
     }
+}
+
+#[test]
+fn what_is_recorded_is_not_kept_for_a_lease_it_never_had() {
+    let brief = Terms { window: SECOND, ..terms() };
+    let record = written(Nothing, Intent::Record(brief), &Answer::New);
+    assert_eq!(record.retained_until, NOW + SECOND);
 }
 
 #[test]
@@ -389,7 +398,7 @@ fn reporting() -> Terms {
 }
 
 fn one_attempt() -> Terms {
-    one_attempt()
+    Terms { max_attempts: Some(1), ..terms() }
 }
 
 fn own(fence: u64, act: Act) -> Intent {
