@@ -71,8 +71,11 @@ impl Directory for Disk {
     }
 
     fn unlock(&self) {
-        // Closing the descriptor is what gives the lock back.
-        drop(self.lock.lock().take());
+        if let Some(file) = self.lock.lock().take() {
+            // Said, and not left to closing: a child that is being started may share the
+            // descriptor for a moment. An error leaves the lock to go with the descriptor.
+            let _ = file.unlock();
+        }
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
