@@ -91,7 +91,7 @@ fn a_resumed_operation_with_notes_has_these_bytes() {
         changed_at: CLAIMED_AT + 600_000,
         window_from: WindowFrom::FirstClaim,
         retained_until: CLAIMED_AT + 2 * DAY,
-        fingerprint: Some(Fingerprint(std::array::from_fn(|at| 0xf0 + at as u8))),
+        fingerprint: Some(Fingerprint(bytes_from(0xf0))),
         dispatched: true,
         checkpoint: Some(Bytes::from_static(b"job-17")),
         label: Some("classification".into()),
@@ -298,8 +298,8 @@ fn assert_golden(golden: &str, record: &Record) {
 
 fn claim() -> Record {
     Record {
-        operation: OperationId(std::array::from_fn(|at| at as u8)),
-        project: ProjectId(std::array::from_fn(|at| 0xa0 + at as u8)),
+        operation: OperationId(bytes_from(0)),
+        project: ProjectId(bytes_from(0xa0)),
         sequence: 42,
         fence: 42,
         prev: None,
@@ -443,4 +443,10 @@ prop_compose! {
         record.retained_until = retained_until.unwrap_or_else(|| record.expires_at());
         record
     }
+}
+
+/// Bytes that count up.
+fn bytes_from<const N: usize>(first: u8) -> [u8; N] {
+    let mut next = first;
+    std::array::from_fn(|_| std::mem::replace(&mut next, next.wrapping_add(1)))
 }

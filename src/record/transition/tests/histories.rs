@@ -193,9 +193,10 @@ prop_compose! {
         Terms {
             window,
             lease,
-            window_from: match from_first_claim {
-                true => WindowFrom::FirstClaim,
-                false => WindowFrom::LastChange,
+            window_from: if from_first_claim {
+                WindowFrom::FirstClaim
+            } else {
+                WindowFrom::LastChange
             },
             on_lapsed: if report { OnLapsed::Report } else { OnLapsed::Resume },
             max_attempts,
