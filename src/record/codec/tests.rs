@@ -447,6 +447,9 @@ prop_compose! {
 
 /// Bytes that count up.
 fn bytes_from<const N: usize>(first: u8) -> [u8; N] {
-    let mut next = first;
-    std::array::from_fn(|_| std::mem::replace(&mut next, next.wrapping_add(1)))
+    let mut bytes = [first; N];
+    for (byte, step) in bytes.iter_mut().zip(0..) {
+        *byte = byte.wrapping_add(step);
+    }
+    bytes
 }
