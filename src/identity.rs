@@ -235,8 +235,13 @@ mod tests {
         }
 
         #[test]
-        fn request_ids_sort_as_text_by_time(a in 0u64..(1 << 48), b in 0u64..(1 << 48), id: [u8; 16]) {
-            let (first, second) = (RequestId::new(a, OperationId(id)), RequestId::new(b, OperationId(id)));
+        fn request_ids_sort_as_text_by_time(
+            first in 0u64..(1 << 48),
+            second in 0u64..(1 << 48),
+            id: [u8; 16],
+        ) {
+            let id = OperationId(id);
+            let (first, second) = (RequestId::new(first, id), RequestId::new(second, id));
             prop_assert_eq!(first.cmp(&second), first.to_string().cmp(&second.to_string()));
         }
 
@@ -248,7 +253,11 @@ mod tests {
         }
 
         #[test]
-        fn where_the_project_ends_matters(joined in prop::collection::vec(any::<u8>(), 2..600), at in 1usize..600, other in 1usize..600) {
+        fn where_the_project_ends_matters(
+            joined in prop::collection::vec(any::<u8>(), 2..600),
+            at in 1usize..600,
+            other in 1usize..600,
+        ) {
             let secret = Secret([7; 32]);
             let (at, other) = (at % joined.len(), other % joined.len());
             prop_assume!(at != other);

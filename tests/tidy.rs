@@ -47,7 +47,7 @@ const AT_HOME: &[(&str, &str)] = &[
     ("bincode", "src/record/codec.rs"),
 ];
 
-/// An `Arc` orders no threads, and what is shared with other crates' types has to be std's.
+/// An `Arc` orders no threads.
 const STD_SYNC_ANYWHERE: &str = "use std::sync::Arc;";
 
 const LEFT_BEHIND: &[&str] = &["TODO", "FIXME", "XXX", "dbg!(", "todo!(", "unimplemented!("];

@@ -27,11 +27,13 @@ use crate::table::{Observed, Waiter};
 /// use justonce::{Claim, Operation, Options, Settled};
 ///
 /// let store = Options::new().in_memory()?;
-/// let Claim::New(ticket) = store.claim(Operation::new("acme", "k")).wait()? else { panic!() };
-/// let Claim::InFlight(flight) = store.claim(Operation::new("acme", "k")).wait()? else { panic!() };
+/// let claim = || store.claim(Operation::new("acme", "k")).wait();
+/// let Claim::New(ticket) = claim()? else { panic!() };
+/// let Claim::InFlight(flight) = claim()? else { panic!() };
 /// let waiting = std::thread::spawn(move || flight.wait(Duration::from_secs(60)));
 /// ticket.complete("done").wait()?;
-/// assert!(matches!(waiting.join().unwrap()?, Settled::Completed(reply) if reply.body() == b"done"));
+/// let Settled::Completed(reply) = waiting.join().unwrap()? else { panic!() };
+/// assert_eq!(reply.body(), b"done");
 /// # Ok::<(), justonce::Error>(())
 /// ```
 #[derive(Clone)]

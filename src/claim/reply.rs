@@ -14,17 +14,18 @@ pub const MAX_CONTENT_TAG_BYTES: usize = 255;
 /// What an operation was answered with, for its duplicates to be answered with as well.
 ///
 /// Bytes and texts turn into one by themselves; [`Reply::json`] makes one of a serde value.
-/// Its bytes and tag are read through [`Payload`]. Cloning shares the bytes. The default cap is 8 MiB
-/// ([`Options::max_reply_bytes`](crate::Options::max_reply_bytes)).
+/// Its bytes and tag are read through [`Payload`]. Cloning shares the bytes. The default cap is
+/// 8 MiB ([`Options::max_reply_bytes`](crate::Options::max_reply_bytes)).
 ///
 /// ```
 /// use justonce::{Claim, Operation, Options, Reply};
 ///
 /// let store = Options::new().in_memory()?;
-/// let Claim::New(ticket) = store.claim(Operation::new("acme", "k")).wait()? else { panic!() };
+/// let claim = || store.claim(Operation::new("acme", "k")).wait();
+/// let Claim::New(ticket) = claim()? else { panic!() };
 /// ticket.complete(Reply::new("<ok/>").content("application/xml")).wait()?;
 ///
-/// let Claim::Completed(reply) = store.claim(Operation::new("acme", "k")).wait()? else { panic!() };
+/// let Claim::Completed(reply) = claim()? else { panic!() };
 /// assert_eq!(reply.body(), b"<ok/>");
 /// assert_eq!(reply.content_tag(), Some("application/xml"));
 /// # Ok::<(), justonce::Error>(())

@@ -1,7 +1,8 @@
 //! Tokens: detached tickets, as bytes that only their own store takes back.
 //!
 //! ```text
-//! operation id: 16 │ claimed_at: u64 │ fence: u64 │ attempt: u32 │ zero: u32 │ store id: 8 │ seal: 16
+//! operation id: 16 │ claimed_at: u64 │ fence: u64 │ attempt: u32 │ zero: u32 │ store id: 8 │
+//! seal: 16
 //! ```
 //!
 //! The seal is a keyed hash of what comes before it, so a token cannot be made up.

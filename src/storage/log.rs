@@ -110,13 +110,17 @@ impl LogFile {
                 let found = identity.get(key).in_file(name)?;
                 Ok(found.map(|found| found.value().to_vec()))
             };
-            let format = row("format")?.and_then(|row| Some(u32::from_le_bytes(row.try_into().ok()?)));
+            let format =
+                row("format")?.and_then(|row| Some(u32::from_le_bytes(row.try_into().ok()?)));
             match format {
                 Some(FORMAT) => {}
                 Some(found) => {
                     return Err(Error::new(
                         ErrorKind::Incompatible { found, supported: FORMAT },
-                        format!("{name} has format {found}, this version reads {FORMAT}: use a matching version"),
+                        format!(
+                            "{name} has format {found}, this version reads {FORMAT}: use a \
+                             matching version"
+                        ),
                     ));
                 }
                 None => return Err(Error::corrupt(format_args!("{name} lacks its format"))),
