@@ -410,7 +410,10 @@ proptest! {
 
     #[test]
     fn all_who_wait_end_with_one_reply_though_owners_come_and_go(
-        mut ends in proptest::collection::vec(prop_oneof![Just(End::Release), Just(End::Drop)], 0..6),
+        mut ends in proptest::collection::vec(
+            prop_oneof![Just(End::Release), Just(End::Drop)],
+            0..6,
+        ),
         plan in plan(success().prop_map(|end| vec![end])),
     ) {
         ends.extend(&plan.ends);

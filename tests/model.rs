@@ -863,7 +863,8 @@ fn say() -> impl Strategy<Value = Say> {
 fn act() -> impl Strategy<Value = Act> {
     let retention = || proptest::option::weighted(0.2, duration());
     prop_oneof![
-        3 => (any::<u8>(), retention()).prop_map(|(body, retention)| Act::Complete { body, retention }),
+        3 => (any::<u8>(), retention())
+            .prop_map(|(body, retention)| Act::Complete { body, retention }),
         2 => (any::<u8>(), retention()).prop_map(|(body, retention)| Act::Fail { body, retention }),
         3 => any::<u8>().prop_map(|reason| Act::Release { reason }),
         2 => duration().prop_map(|lease| Act::Renew { lease }),
