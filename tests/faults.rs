@@ -10,10 +10,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use common::fault::{Fault, FaultyDirectory, On};
 use common::*;
-use justonce::{Claim, Durability, Error, ErrorKind, Filter, Options, Store};
+use justonce::{Claim, Durability, Error, ErrorKind, Filter, Options, Reply, Store};
 
 /// What a failing disk answers (EIO has no kind of its own).
 const BROKEN: io::ErrorKind = io::ErrorKind::Other;
@@ -390,5 +391,46 @@ fn a_fault_while_opening_is_an_error_and_the_next_opening_works() {
             }
         }
         assert!(opened, "every opening failed");
+    }
+}
+
+/// A crash between the two files of a batch loses the claim and keeps the reply that took its
+/// place. The claim's row is another operation's next, and that one must not be struck off the
+/// list of interrupted work for it.
+#[test]
+fn a_row_that_was_lost_and_used_again_is_still_listed_as_interrupted() {
+    const FAULTS: usize = 40;
+    let month = Duration::from_hours(30 * 24);
+    let relaxed = Durability::Relaxed { within: MINUTE };
+    for after in 0..FAULTS {
+        let directory = FaultyDirectory::default();
+        let claim = |store: &Store, key: &str, window| match store
+            .claim(op(key).window(window))
+            .wait()
+            .unwrap()
+        {
+            Claim::New(ticket) | Claim::Resumed(ticket, _) => ticket,
+            other => panic!("owned or settled: {other:?}"),
+        };
+        let store = open(&directory, relaxed).unwrap();
+        let _ = (claim(&store, "short", MINUTE).detach(), claim(&store, "long", month).detach());
+        store.close().wait().unwrap();
+        let store = open(&directory, relaxed).unwrap();
+        let _ = claim(&store, "first of the batch", month).detach();
+        let lost = claim(&store, "lost", MINUTE);
+        lost.complete(Reply::new("kept").retention(month)).wait().unwrap();
+        directory.plan(Fault { on: On::Any, after, error: BROKEN, for_ever: true });
+        let _ = store.close().wait();
+        directory.heal();
+        drop(store);
+
+        let store = open(&directory, relaxed).unwrap();
+        let ticket = claim(&store, "next", MINUTE);
+        let request_id = ticket.request_id();
+        let _ = ticket.detach();
+        store.close().wait().unwrap();
+        let interrupted = open(&directory, relaxed).unwrap().in_flight().wait().unwrap();
+        let is_listed = interrupted.iter().any(|entry| entry.request_id() == request_id);
+        assert!(is_listed, "a fault at operation {after}");
     }
 }

@@ -233,13 +233,17 @@ impl Committer {
     /// nothing is written to the files from here on.
     pub(crate) fn poison(&self, cause: &Error) {
         self.storage.place.halt.halt();
-        let unknown = cause.seen_as(
-            ErrorKind::Unknown,
-            format!(
-                "{cause}; the commit failed half-way, so the write may or may not have landed: do \
-                 not redo it, open the store again and look it up"
+        let unknown = match cause.kind() {
+            // A forked child: nothing was tried.
+            ErrorKind::Closed => cause.share(),
+            _ => cause.seen_as(
+                ErrorKind::Unknown,
+                format!(
+                    "{cause}; the commit failed half-way, so the write may or may not have landed: \
+                     do not redo it, open the store again and look it up"
+                ),
             ),
-        );
+        };
         let (filling, committing, untried) = {
             let mut queue = self.queue.lock();
             if matches!(queue.stopped, Some(Stopped::Poisoned(_))) {

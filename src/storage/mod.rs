@@ -74,6 +74,7 @@ pub(crate) struct Storage {
     pub(crate) manifest: Manifest,
     pub(crate) place: Place,
     locked: AtomicBool,
+    process: u32,
 }
 
 impl Storage {
@@ -113,7 +114,8 @@ impl Storage {
             }
         }
         unlock.keep();
-        Ok((Storage { manifest, place, locked: AtomicBool::new(true) }, contents))
+        let (locked, process) = (AtomicBool::new(true), std::process::id());
+        Ok((Storage { manifest, place, locked, process }, contents))
     }
 
     /// Makes a generation's file and lists it.
@@ -132,7 +134,9 @@ impl Storage {
 
     /// Gives the directory's lock back: another store may open it from here on.
     pub(crate) fn unlock(&self) {
-        if self.locked.swap(false, Ordering::SeqCst) {
+        // A forked child shares the lock with its parent, whose it is.
+        let is_ours = std::process::id() == self.process;
+        if self.locked.swap(false, Ordering::SeqCst) && is_ours {
             self.place.directory.unlock();
         }
     }

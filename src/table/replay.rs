@@ -48,17 +48,18 @@ pub(crate) fn replay(shards: &Shards, generations: &[Arc<Generation>]) -> Result
             })
         })?;
         replayed.bytes.push(bytes);
-        later.retain(|&(operation, prev)| {
-            let listed = generations
-                .iter()
-                .take_while(|listed| listed.id <= generation.id)
-                .find(|listed| listed.id == prev.generation);
-            if let Some(listed) = listed {
+        for &(operation, prev) in &later {
+            let listed = generations.iter().find(|listed| listed.id == prev.generation);
+            let Some(listed) = listed.filter(|listed| listed.id <= generation.id) else { continue };
+            // A crash between two files of a batch can have lost the row, and another operation
+            // may have it since.
+            let row = listed.durable(prev.row)?;
+            if row.is_some_and(|record| record.operation == operation) {
                 listed.follow(|unanswered| unanswered.remove(prev.row));
                 shards.of(operation).displace(shards.tag(operation), prev);
             }
-            prev.generation > generation.id
-        });
+        }
+        later.retain(|(_, prev)| prev.generation > generation.id);
     }
     Ok(replayed)
 }
