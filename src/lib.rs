@@ -79,7 +79,7 @@ pub use error::{Error, ErrorKind};
 pub use identity::{MAX_NAME_BYTES, RequestId};
 pub use operation::{MAX_DURATION, MAX_LABEL_BYTES, Operation};
 pub use options::{Options, Owner};
-pub use pending::Pending;
+pub use pending::{Answer, Pending};
 pub use record::transition::OnLapsed;
 pub use record::{Payload, WindowFrom};
 pub use store::{Filter, Purged, Scan, Stats, Store};

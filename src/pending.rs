@@ -59,7 +59,9 @@ pub(crate) trait Steps: Future {
     }
 }
 
-/// Told when a caller gets hold of an answer.
+/// What a [`Pending`] can resolve to; for code that is generic over it.
+///
+/// It is told when a caller gets hold of it, since a claim that nobody has seen is given back.
 pub trait Answer {
     #[doc(hidden)]
     fn seen(&mut self) {}
