@@ -434,3 +434,43 @@ fn a_row_that_was_lost_and_used_again_is_still_listed_as_interrupted() {
         assert!(is_listed, "a fault at operation {after}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_is_moved_or_replaced_is_noticed_before_anything_is_written() {
+    for replaced in [false, true] {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (parent.path().join("store"), parent.path().join("moved"));
+        let store = Options::new().open(&path).unwrap();
+        store.claim(op("done")).wait().unwrap().new().complete("done").wait().unwrap();
+        std::fs::rename(&path, &elsewhere).unwrap();
+        let other = replaced.then(|| Options::new().open(&path).unwrap());
+        assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
+        assert_eq!(kind(store.claim(op("later")).wait()), ErrorKind::Poisoned);
+        assert_eq!(store.claim(op("done")).wait().unwrap().completed().body(), b"done");
+        drop((store, other));
+        let store = Options::new().open(&elsewhere).unwrap();
+        assert!(store.lookup("acme", "lost").wait().unwrap().is_none());
+        assert!(store.lookup("acme", "done").wait().unwrap().is_some());
+    }
+}
+
+/// A caller's waker that panics is the caller's trouble: the others of its batch wake.
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_asleep() {
+    struct Panicking;
+    impl Wake for Panicking {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker of the caller's");
+        }
+    }
+    let store = Options::new().in_memory().unwrap();
+    for round in 0..50 {
+        let mut first = pin!(store.record_once(op(&format!("first {round}"))));
+        let second = store.record_once(op(&format!("second {round}")));
+        let waker = Waker::from(Arc::new(Panicking));
+        let _ = first.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(second.wait().unwrap());
+        assert!(futures_lite::future::block_on(first).unwrap());
+    }
+}
