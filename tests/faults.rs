@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::fault::{Fault, FaultyDirectory, On};
 use common::*;
-use justonce::{Claim, Durability, Error, ErrorKind, Filter, Options, Reply, Store};
+use justonce::{Claim, Durability, Error, ErrorKind, Filter, ManualClock, Options, Reply, Store};
 
 /// What a failing disk answers (EIO has no kind of its own).
 const BROKEN: io::ErrorKind = io::ErrorKind::Other;
@@ -443,6 +443,7 @@ fn a_directory_that_is_moved_or_replaced_is_noticed_before_anything_is_written()
         let (path, elsewhere) = (parent.path().join("store"), parent.path().join("moved"));
         let store = Options::new().open(&path).unwrap();
         store.claim(op("done")).wait().unwrap().new().complete("done").wait().unwrap();
+        eventually("the next file is ready", || store.stats().generations == 2);
         std::fs::rename(&path, &elsewhere).unwrap();
         let other = replaced.then(|| Options::new().open(&path).unwrap());
         assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
@@ -453,6 +454,30 @@ fn a_directory_that_is_moved_or_replaced_is_noticed_before_anything_is_written()
         assert!(store.lookup("acme", "lost").wait().unwrap().is_none());
         assert!(store.lookup("acme", "done").wait().unwrap().is_some());
     }
+}
+
+/// Files are removed and made by name, and the names may be another store's by then.
+#[cfg(unix)]
+#[test]
+fn the_files_of_a_store_that_took_the_place_of_another_are_left_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let (path, elsewhere) = (parent.path().join("store"), parent.path().join("moved"));
+    let clock = ManualClock::new();
+    let record = |store: &Store| store.record_once(op("k").window(MINUTE)).wait();
+    let store = Options::new().clock(&clock).open(&path).unwrap();
+    assert!(record(&store).unwrap());
+    eventually("the next file is ready", || store.stats().generations == 2);
+    std::fs::rename(&path, &elsewhere).unwrap();
+    let other = Options::new().open(&path).unwrap();
+    assert!(record(&other).unwrap());
+    eventually("the next file is ready", || other.stats().generations == 2);
+
+    clock.advance(HOUR);
+    eventually("its file's time has come", || store.stats().generations < 2);
+    drop(store);
+    other.close().wait().unwrap();
+    let other = Options::new().open(&path).unwrap();
+    assert!(!record(&other).unwrap(), "its file is there");
 }
 
 /// A caller's waker that panics is the caller's trouble: the others of its batch wake.

@@ -115,8 +115,7 @@ impl Role<'_> {
                 "this process is a fork of the one that opened the store: open it anew here",
             ));
         }
-        let directory = &committer.storage.place.directory;
-        directory.check_in_place().map_err(|error| Error::io(directory, error))?;
+        committer.storage.check_in_place()?;
         let two_phase = committer.durability == Durability::Strict;
         for part in &batch.parts {
             let generation = &part.generation;

@@ -120,6 +120,7 @@ impl Storage {
 
     /// Makes a generation's file and lists it.
     pub(crate) fn create_generation(&self, id: u32, marks: Marks) -> Result<LogFile, Error> {
+        self.check_in_place()?;
         let log = LogFile::create(&self.place, id)?;
         self.manifest.add_generation(id, marks)?;
         Ok(log)
@@ -127,9 +128,17 @@ impl Storage {
 
     /// Takes a generation off the list and its file off the disk.
     pub(crate) fn remove_generation(&self, id: u32, marks: Marks) -> Result<(), Error> {
+        self.check_in_place()?;
         self.manifest.remove_generation(id, marks)?;
         let name = log::file_name(id);
         self.place.directory.remove(&name).map_err(|error| self.place.io(&name, error))
+    }
+
+    /// An error where the directory is no longer the one that was opened. Asked before each use of
+    /// a name in it, which might be another store's by now.
+    pub(crate) fn check_in_place(&self) -> Result<(), Error> {
+        let directory = &self.place.directory;
+        directory.check_in_place().map_err(|error| Error::io(directory, error))
     }
 
     /// Gives the directory's lock back: another store may open it from here on.
