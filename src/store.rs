@@ -119,7 +119,8 @@ impl Store {
         }
     }
 
-    /// Claims many operations in one commit. One answer for each, in order; a repeat within the
+    /// Claims many operations in one batch, which is one commit for each file it touches: one,
+    /// where they are kept about equally long. One answer for each, in order; a repeat within the
     /// call sees the earlier one in flight.
     ///
     /// # Errors
@@ -368,8 +369,11 @@ impl Iterator for Scan {
             if self.state.is_some_and(|state| state != entry.state()) {
                 continue;
             }
-            let durable = seen.rests_on.map_or(Some(Ok(())), |batch| engine.wait_for(&batch, None));
-            return durable.map(|outcome| outcome.map(|()| entry));
+            let outcome = match engine.committer.to_await(seen.rests_on) {
+                Some(batch) => engine.wait_for(&batch, None)?,
+                None => Ok(()),
+            };
+            return Some(outcome.map(|()| entry));
         }
     }
 }

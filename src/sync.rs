@@ -3,8 +3,9 @@
 //! Everything that orders two threads is named here, so that a schedule explorer can take the
 //! place of the operating system by swapping this module alone.
 //!
-//! Lock order, outermost first: batch gate → shard → queue → batch cell or flight cell → timers.
-//! A generation's own locks (snapshot, unanswered rows) are leaves: nothing is locked under them.
+//! Lock order, outermost first: batch gate → shard → the background thread's orders → queue →
+//! batch cell or flight cell → timers. A generation's own locks (snapshot, unanswered rows) are
+//! leaves: nothing is locked under them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;

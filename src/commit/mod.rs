@@ -13,8 +13,8 @@
 //! * one holder of the role at a time, and batches are committed in the order they filled;
 //! * each way out of the role settles the batch it took, a panic included, and then sees to it
 //!   that someone takes the role for what has queued meanwhile;
-//! * the first failed commit stops the store ([`Committer::stop`]): its batch may or may not have
-//!   landed, nothing is tried after it, and every waiter is told.
+//! * the first failed commit poisons the store ([`Committer::poison`]): its batch may or may not
+//!   have landed, nothing is tried after it, and every waiter is told.
 
 mod background;
 mod batch;
@@ -159,9 +159,9 @@ impl Committer {
         }
     }
 
-    /// Whether an answer that rests on nothing written may be given without a wait.
-    pub(crate) fn answers_at_once(&self) -> bool {
-        matches!(self.durability, Durability::Relaxed { .. })
+    /// The batch that an answer has to wait for, of the one it rests on: none with `Relaxed`.
+    pub(crate) fn to_await(&self, rests_on: Option<Arc<BatchCell>>) -> Option<Arc<BatchCell>> {
+        rests_on.filter(|_| !matches!(self.durability, Durability::Relaxed { .. }))
     }
 
     /// Keeps the filling batch from being swapped out while records that belong together go in.

@@ -1,7 +1,8 @@
 //! The keeper: the thread that has the next generation's file ready and takes old ones away.
 //!
-//! It is woken when a generation is begun and when one's records are over. It never holds a lock
-//! across a system call; a fault it meets stops the store, as a failed commit does.
+//! It is woken when a generation is begun and when one's records are over. While it makes or
+//! removes a file it holds no lock that a claim takes; a fault it meets poisons the store, as a
+//! failed commit does.
 
 use std::task::{Wake, Waker};
 

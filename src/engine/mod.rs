@@ -162,8 +162,7 @@ impl Engine {
             Ok(Some(seen)) => {
                 let standing = standing(&seen.found, &self.moment());
                 let entry = Entry::new(seen.found.record, standing).filter(is_meant);
-                let rests_on = seen.rests_on.filter(|_| !self.committer.answers_at_once());
-                Pending::resting_on(self, rests_on, entry)
+                Pending::resting_on(self, self.committer.to_await(seen.rests_on), entry)
             }
             Err(error) => Pending::refused(error),
         }
@@ -208,7 +207,7 @@ impl Engine {
         }
         self.table.pick_up_ticket(token.operation, token.fence);
         let ticket = Ticket::new(self, &seen.found.record);
-        Ok(Pending::resting_on(self, seen.rests_on, ticket))
+        Ok(Pending::resting_on(self, self.committer.to_await(seen.rests_on), ticket))
     }
 
     pub(crate) fn walk(&self) -> Walk {

@@ -145,7 +145,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 /// How far ahead of a write into new space the file is filled with zeros.
 ///
 /// A file grows as a hole, and a page written into a hole makes the next sync journal where it was
-/// put. Filled ahead, a sync writes data alone: a commit of 1,024 rows takes 0.64 of the time.
+/// put. Filled ahead, a sync writes data alone: a commit took 0.60 of the time for 1,024 rows and
+/// 0.72 for 64, in a file growing from nothing (medians of 15 interleaved rounds, two cores).
 const AHEAD_BYTES: u64 = 1 << 20;
 
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];

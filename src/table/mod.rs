@@ -169,7 +169,7 @@ impl Table {
             shard.counts.count(&answer);
         }
         drop(shard);
-        let rests_on = rests_on.filter(|_| !self.committer.answers_at_once());
+        let rests_on = self.committer.to_await(rests_on);
         match (waiters, &rests_on) {
             (Some(cell), Some(batch)) => batch.notify(Waker::from(cell)),
             (Some(cell), None) => cell.wake_all(),
@@ -221,7 +221,7 @@ impl Table {
             return Ok(Observed::InFlight { lease_until });
         }
         drop(shard);
-        if let Some(batch) = rests_on.filter(|_| !self.committer.answers_at_once()) {
+        if let Some(batch) = self.committer.to_await(rests_on) {
             batch.notify(waker.clone());
             return Ok(Observed::Changing);
         }
