@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::claim::Claim;
 use crate::clock::instant;
 use crate::commit::{BatchCell, WakerId};
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::sync::{Arc, Condvar, Mutex};
 
@@ -41,7 +40,6 @@ enum State<T> {
     Ready(Result<T, Error>),
     /// The answer, once the batch it rests on is durable.
     Commit {
-        engine: Arc<Engine>,
         batch: Arc<BatchCell>,
         answer: T,
         known: Option<WakerId>,
@@ -54,7 +52,7 @@ enum State<T> {
 /// A call of several steps.
 pub(crate) trait Steps: Future {
     /// The batch that a thread may commit by itself instead of parking.
-    fn commit(&self) -> Option<(Arc<Engine>, Arc<BatchCell>)> {
+    fn commit(&self) -> Option<&Arc<BatchCell>> {
         None
     }
 }
@@ -77,16 +75,10 @@ impl<T> Pending<T> {
     }
 
     /// An answer that holds once `batch` is durable; at once where there is none.
-    pub(crate) fn resting_on(
-        engine: &Arc<Engine>,
-        batch: Option<Arc<BatchCell>>,
-        answer: T,
-    ) -> Self {
+    pub(crate) fn resting_on(batch: Option<Arc<BatchCell>>, answer: T) -> Self {
         match batch {
             None => Pending::ready(answer),
-            Some(batch) => {
-                Pending(State::Commit { engine: Arc::clone(engine), batch, answer, known: None })
-            }
+            Some(batch) => Pending(State::Commit { batch, answer, known: None }),
         }
     }
 
@@ -94,9 +86,9 @@ impl<T> Pending<T> {
         Pending(State::Steps(Box::pin(steps)))
     }
 
-    pub(crate) fn batch(&self) -> Option<(Arc<Engine>, Arc<BatchCell>)> {
+    pub(crate) fn batch(&self) -> Option<&Arc<BatchCell>> {
         match &self.0 {
-            State::Commit { engine, batch, .. } => Some((Arc::clone(engine), Arc::clone(batch))),
+            State::Commit { batch, .. } => Some(batch),
             State::Steps(steps) => steps.commit(),
             State::Ready(_) | State::Done => None,
         }
@@ -150,8 +142,8 @@ impl<T: Answer> Pending<T> {
         let mut answer = match &mut self.0 {
             State::Ready(_) => self.finish(Ok(())),
             State::Done => return Some(Err(Error::closed())),
-            State::Commit { engine, batch, .. } => {
-                let outcome = engine.wait_for(batch, deadline)?;
+            State::Commit { batch, .. } => {
+                let outcome = batch.wait(deadline)?;
                 self.finish(outcome)
             }
             State::Steps(steps) => {
@@ -177,12 +169,10 @@ impl<T: Answer> Future for Pending<T> {
         let mut answer = match &mut self.0 {
             State::Ready(_) => self.finish(Ok(())),
             State::Done => Err(Error::closed()),
-            State::Commit { engine, batch, known, .. } => {
-                match engine.poll_for(batch, context.waker(), known) {
-                    Some(outcome) => self.finish(outcome),
-                    None => return Poll::Pending,
-                }
-            }
+            State::Commit { batch, known, .. } => match batch.poll(context.waker(), known) {
+                Some(outcome) => self.finish(outcome),
+                None => return Poll::Pending,
+            },
             State::Steps(steps) => {
                 let answer = std::task::ready!(steps.as_mut().poll(context));
                 self.0 = State::Done;
@@ -199,8 +189,8 @@ impl<T: Answer> Future for Pending<T> {
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
         // Nobody will wait for the batch any more, so someone has to commit it.
-        if let State::Commit { engine, batch, .. } = &self.0 {
-            engine.want(batch);
+        if let State::Commit { batch, .. } = &self.0 {
+            batch.want();
         }
     }
 }
@@ -258,8 +248,8 @@ fn block_on_until<F: Steps + ?Sized>(
     let mut context = Context::from_waker(&waker);
     loop {
         // A batch is better committed here than asked for and waited for.
-        if let Some((engine, batch)) = steps.commit() {
-            engine.wait_for(&batch, deadline)?.ok();
+        if let Some(batch) = steps.commit() {
+            batch.wait(deadline)?.ok();
         }
         if let Poll::Ready(answer) = steps.as_mut().poll(&mut context) {
             return Some(answer);

@@ -88,8 +88,9 @@ impl Store {
     /// [`Unknown`](crate::ErrorKind::Unknown): the claim may have landed; do not do the work.
     /// [`Poisoned`](crate::ErrorKind::Poisoned), [`Closed`](crate::ErrorKind::Closed).
     pub fn claim(&self, operation: Operation) -> Pending<Claim> {
-        match self.engine().terms(operation) {
-            Ok(terms) => self.engine().claim(terms),
+        let (engine, moment) = (self.engine(), self.engine().moment());
+        match engine.terms(operation, &moment) {
+            Ok(terms) => engine.claim(terms, &moment),
             Err(error) => Pending::refused(error),
         }
     }
@@ -113,7 +114,7 @@ impl Store {
     /// # Errors
     /// Those of [`claim`](Store::claim) and [`Flight::wait`](crate::Flight::wait).
     pub fn claim_or_wait(&self, operation: Operation, timeout: Duration) -> Pending<Claim> {
-        match self.engine().terms(operation) {
+        match self.engine().terms(operation, &self.engine().moment()) {
             Ok(terms) => Pending::steps(ClaimOrWait::new(self.engine(), terms, timeout)),
             Err(error) => Pending::refused(error),
         }
@@ -130,9 +131,10 @@ impl Store {
         &self,
         operations: impl IntoIterator<Item = Operation>,
     ) -> Pending<Vec<Claim>> {
-        let terms = operations.into_iter().map(|operation| self.engine().terms(operation));
+        let (engine, moment) = (self.engine(), self.engine().moment());
+        let terms = operations.into_iter().map(|operation| engine.terms(operation, &moment));
         match terms.collect() {
-            Ok(terms) => self.engine().claim_many(terms),
+            Ok(terms) => engine.claim_many(terms),
             Err(error) => Pending::refused(error),
         }
     }
@@ -144,8 +146,9 @@ impl Store {
     /// # Errors
     /// Those of [`claim`](Store::claim).
     pub fn record_once(&self, operation: Operation) -> Pending<bool> {
-        match self.engine().terms(operation) {
-            Ok(terms) => self.engine().record_once(terms),
+        let (engine, moment) = (self.engine(), self.engine().moment());
+        match engine.terms(operation, &moment) {
+            Ok(terms) => engine.record_once(terms, &moment),
             Err(error) => Pending::refused(error),
         }
     }
@@ -280,7 +283,7 @@ impl Store {
                 (None, _) => purged.in_flight += 1,
             }
         }
-        Ok(Pending::resting_on(self.engine(), rests_on, purged))
+        Ok(Pending::resting_on(rests_on, purged))
     }
 
     /// Counts, sizes and times, since the store was opened. Takes each shard's lock in turn, for
@@ -370,7 +373,7 @@ impl Iterator for Scan {
                 continue;
             }
             let outcome = match engine.committer.to_await(seen.rests_on) {
-                Some(batch) => engine.wait_for(&batch, None)?,
+                Some(batch) => batch.wait(None)?,
                 None => Ok(()),
             };
             return Some(outcome.map(|()| entry));

@@ -208,7 +208,7 @@ enum Waiting {
 impl ClaimOrWait {
     pub(crate) fn new(engine: &Arc<Engine>, terms: Terms, timeout: Duration) -> Self {
         let deadline = engine.now().saturating_add(millis_of(timeout));
-        let state = Waiting::Claiming(engine.claim(terms.clone()));
+        let state = Waiting::Claiming(engine.claim(terms.clone(), &engine.moment()));
         ClaimOrWait { engine: Arc::clone(engine), terms, deadline, state }
     }
 }
@@ -235,7 +235,10 @@ impl Future for ClaimOrWait {
                         Settled::StillInFlight => {
                             return Poll::Ready(Ok(Claim::InFlight(flight.clone())));
                         }
-                        _ => Waiting::Claiming(this.engine.claim(this.terms.clone())),
+                        _ => {
+                            let moment = this.engine.moment();
+                            Waiting::Claiming(this.engine.claim(this.terms.clone(), &moment))
+                        }
                     }
                 }
             };
@@ -246,7 +249,7 @@ impl Future for ClaimOrWait {
 impl Steps for FlightWait {}
 
 impl Steps for ClaimOrWait {
-    fn commit(&self) -> Option<(Arc<Engine>, Arc<BatchCell>)> {
+    fn commit(&self) -> Option<&Arc<BatchCell>> {
         match &self.state {
             Waiting::Claiming(pending) => pending.batch(),
             Waiting::Flying(..) => None,

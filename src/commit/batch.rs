@@ -4,12 +4,14 @@
 //! it never changes, so readers share it while the committer writes it down.
 
 use std::task::Waker;
+use std::time::Instant;
 
+use super::Committer;
 use crate::error::Error;
 use crate::generation::Generation;
 use crate::record::{Position, Record, codec};
 use crate::storage::Opening;
-use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering};
+use crate::sync::{self, Arc, Condvar, Mutex, OnceLock, Weak};
 
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -38,8 +40,18 @@ pub(super) struct Row {
 }
 
 impl Batch {
-    pub(super) fn numbered(number: u64) -> Self {
-        let cell = Arc::new(BatchCell { number, ..BatchCell::default() });
+    /// The batch that fills first.
+    pub(super) fn first(committer: Weak<Committer>) -> Self {
+        Batch::numbered(0, committer)
+    }
+
+    /// The batch that fills after this one.
+    pub(super) fn next(&self) -> Self {
+        Batch::numbered(self.cell.number + 1, Weak::clone(&self.cell.committer))
+    }
+
+    fn numbered(number: u64, committer: Weak<Committer>) -> Self {
+        let cell = Arc::new(BatchCell { number, committer, ..BatchCell::default() });
         Batch { cell, parts: Vec::new(), bytes: 0, rows: 0 }
     }
 
@@ -113,7 +125,10 @@ impl Part {
 #[derive(Debug, Default)]
 pub(crate) struct BatchCell {
     number: u64,
-    settled: AtomicBool,
+    /// Who is to be asked to commit it; nobody, where the outcome comes by itself.
+    committer: Weak<Committer>,
+    /// Set under the lock of `state`.
+    outcome: OnceLock<Result<(), Error>>,
     state: Mutex<CellState>,
     /// Threads park here: all are woken by the outcome, one by an offer of the committer role.
     changed: Condvar,
@@ -121,7 +136,6 @@ pub(crate) struct BatchCell {
 
 #[derive(Debug, Default)]
 struct CellState {
-    outcome: Option<Result<(), Error>>,
     /// Threads that are parked, or about to be.
     threads: usize,
     /// The committer role is free and one of the threads should take it.
@@ -133,7 +147,7 @@ struct CellState {
 
 /// What a parked thread was woken for.
 #[derive(Debug)]
-pub(super) enum Woken {
+enum Woken {
     Settled(Result<(), Error>),
     Offered,
     TimedOut,
@@ -145,12 +159,30 @@ impl BatchCell {
         self.number
     }
 
-    /// The outcome, once there is one. No lock is taken before.
+    /// The outcome, once there is one. Takes no lock.
     pub(crate) fn outcome(&self) -> Option<Result<(), Error>> {
-        if !self.settled.load(Ordering::Acquire) {
-            return None;
+        let outcome = self.outcome.get()?;
+        Some(outcome.as_ref().map(drop).map_err(Error::share))
+    }
+
+    /// Blocks until there is an outcome, committing the batch if nobody else does. `None` where
+    /// `deadline` comes first.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Result<(), Error>> {
+        if let Some(outcome) = self.outcome() {
+            return Some(outcome);
         }
-        self.state.lock().outcome()
+        let waiter = self.enter();
+        let committer = self.committer.upgrade();
+        loop {
+            if let Some(committer) = &committer {
+                committer.commit(self);
+            }
+            match waiter.park(deadline) {
+                Woken::Settled(outcome) => return Some(outcome),
+                Woken::Offered => {}
+                Woken::TimedOut => return None,
+            }
+        }
     }
 
     /// The outcome, or `waker` is woken by it. `known` is the caller's note of the waker it
@@ -160,22 +192,46 @@ impl BatchCell {
         waker: &Waker,
         known: &mut Option<WakerId>,
     ) -> Option<Result<(), Error>> {
-        let mut state = self.state.lock();
-        let outcome = state.outcome();
-        if outcome.is_none() {
-            state.wanted = true;
-            if *known != Some(WakerId::of(waker)) {
-                *known = Some(WakerId::of(waker));
-                state.wakers.push(waker.clone());
-            }
+        if let Some(outcome) = self.outcome() {
+            return Some(outcome);
         }
-        outcome
+        if *known == Some(WakerId::of(waker)) {
+            return None;
+        }
+        let is_first = {
+            let mut state = self.state.lock();
+            if let Some(outcome) = self.outcome() {
+                return Some(outcome);
+            }
+            *known = Some(WakerId::of(waker));
+            state.wanted = true;
+            state.wakers.push(waker.clone());
+            state.wakers.len() == 1
+        };
+        if is_first {
+            self.call_committer();
+        }
+        None
+    }
+
+    /// Sees to it that the batch is committed though no thread waits for it.
+    pub(crate) fn want(&self) {
+        if self.outcome().is_none() {
+            self.state.lock().wanted = true;
+            self.call_committer();
+        }
+    }
+
+    fn call_committer(&self) {
+        if let Some(committer) = self.committer.upgrade() {
+            committer.call_if_free();
+        }
     }
 
     /// Has `waker` woken by the outcome, for one who waits for something else as well.
     pub(crate) fn notify(&self, waker: Waker) {
         let mut state = self.state.lock();
-        if state.outcome.is_none() {
+        if self.outcome.get().is_none() {
             state.wakers.push(waker);
         } else {
             drop(state);
@@ -186,11 +242,9 @@ impl BatchCell {
     pub(crate) fn settle(&self, outcome: Result<(), Error>) {
         let wakers = {
             let mut state = self.state.lock();
-            if state.outcome.is_some() {
+            if self.outcome.set(outcome).is_err() {
                 return;
             }
-            state.outcome = Some(outcome);
-            self.settled.store(true, Ordering::Release);
             std::mem::take(&mut state.wakers)
         };
         self.changed.notify_all();
@@ -198,13 +252,9 @@ impl BatchCell {
     }
 
     /// Counts the calling thread among those who wait, from before it looks for the role.
-    pub(super) fn enter(&self) -> ThreadWaiter<'_> {
+    fn enter(&self) -> ThreadWaiter<'_> {
         self.state.lock().threads += 1;
         ThreadWaiter(self)
-    }
-
-    pub(super) fn want(&self) {
-        self.state.lock().wanted = true;
     }
 
     /// Offers the role to one waiting thread; otherwise says whether someone else must take it.
@@ -219,12 +269,6 @@ impl BatchCell {
         } else {
             Offer::NotNeeded
         }
-    }
-}
-
-impl CellState {
-    fn outcome(&self) -> Option<Result<(), Error>> {
-        self.outcome.as_ref().map(|outcome| outcome.as_ref().map(drop).map_err(Error::share))
     }
 }
 
@@ -249,14 +293,14 @@ pub(super) enum Offer {
 }
 
 /// A thread that waits for a batch.
-pub(super) struct ThreadWaiter<'c>(&'c BatchCell);
+struct ThreadWaiter<'c>(&'c BatchCell);
 
 impl ThreadWaiter<'_> {
     /// Parks until something happens, or until `deadline`.
-    pub(super) fn park(&self, deadline: Option<std::time::Instant>) -> Woken {
+    fn park(&self, deadline: Option<Instant>) -> Woken {
         let mut state = self.0.state.lock();
         loop {
-            if let Some(outcome) = state.outcome() {
+            if let Some(outcome) = self.0.outcome() {
                 return Woken::Settled(outcome);
             }
             if std::mem::take(&mut state.offered) {
@@ -266,7 +310,7 @@ impl ThreadWaiter<'_> {
                 None => self.0.changed.wait(&mut state),
                 Some(deadline) => {
                     if self.0.changed.wait_until(&mut state, deadline).timed_out() {
-                        return match state.outcome() {
+                        return match self.0.outcome() {
                             Some(outcome) => Woken::Settled(outcome),
                             None => Woken::TimedOut,
                         };
@@ -286,7 +330,7 @@ impl Drop for ThreadWaiter<'_> {
         if state.offered {
             self.0.changed.notify_one();
         }
-        if state.outcome.is_none() {
+        if self.0.outcome.get().is_none() {
             state.wanted = true;
         }
     }

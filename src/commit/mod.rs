@@ -36,7 +36,7 @@ use crate::error::{Error, ErrorKind};
 use crate::generation::{Generation, Generations};
 use crate::record::{Position, Record, codec};
 use crate::storage::{Marks, Storage};
-use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, RwLock};
+use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, RwLock, Weak};
 use background::Background;
 use figures::Figures;
 use queue::{Queue, Stopped};
@@ -104,10 +104,10 @@ impl Committer {
         storage: Arc<Storage>,
         generations: Arc<Generations>,
         clock: Arc<StoreClock>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let durability = start.durability;
-        Committer {
-            queue: Mutex::new(Queue::new(start)),
+        Arc::new_cyclic(|committer| Committer {
+            queue: Mutex::new(Queue::new(start, Arc::clone(&generations), Weak::clone(committer))),
             gate: RwLock::new(()),
             role_taken: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -119,7 +119,7 @@ impl Committer {
             figures: Figures::default(),
             process: std::process::id(),
             hooks: OnceLock::new(),
-        }
+        })
     }
 
     /// Puts a record into the filling batch. Nothing is on disk yet.
@@ -134,6 +134,11 @@ impl Committer {
             self.background.rouse();
         }
         Ok(appended)
+    }
+
+    /// The generation that an appended record went to.
+    pub(crate) fn generation(&self, id: u32) -> Result<Arc<Generation>, Error> {
+        self.generations.get(id).ok_or_else(Error::closed)
     }
 
     /// Reads a row that is not durable yet, with the batch that will make it so. Nothing where it

@@ -8,13 +8,13 @@
 
 use std::collections::VecDeque;
 
-use super::Start;
 use super::batch::{Batch, BatchCell};
+use super::{Committer, Start};
 use crate::error::{Error, ErrorKind};
-use crate::generation::Generation;
+use crate::generation::{Generation, Generations};
 use crate::record::{Position, Record};
 use crate::storage::{Lane, Marks, Opening};
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
 
 /// Rows a generation takes; far above what its index holds, so only rewrites of the same keys
 /// come near it.
@@ -30,6 +30,7 @@ pub(super) struct Queue {
     pub(super) stopped: Option<Stopped>,
     lanes: Vec<OpenLane>,
     spares: VecDeque<Arc<Generation>>,
+    generations: Arc<Generations>,
     next_generation: u32,
     next_sequence: u64,
     reserved_bytes: usize,
@@ -71,7 +72,6 @@ pub(crate) enum Room {
 #[derive(Debug)]
 pub(crate) struct Appended {
     pub(crate) position: Position,
-    pub(crate) generation: Arc<Generation>,
     pub(crate) batch: Arc<BatchCell>,
     /// The batch was empty: someone has to know that there is work.
     pub(super) was_empty: bool,
@@ -87,13 +87,18 @@ pub(crate) struct Reopened {
 }
 
 impl Queue {
-    pub(super) fn new(start: Start) -> Self {
+    pub(super) fn new(
+        start: Start,
+        generations: Arc<Generations>,
+        committer: Weak<Committer>,
+    ) -> Self {
         Queue {
-            filling: Batch::numbered(0),
+            filling: Batch::first(committer),
             committing: None,
             stopped: None,
             lanes: start.lanes.into_iter().map(OpenLane::from).collect(),
             spares: start.spares.into(),
+            generations,
             next_generation: start.next_generation,
             next_sequence: start.next_sequence,
             reserved_bytes: 0,
@@ -129,12 +134,7 @@ impl Queue {
         open.next_row += 1;
         open.bytes += (self.filling.bytes - before) as u64;
         open.generation.retain_until(record.retained_until);
-        Ok(Appended {
-            position,
-            generation: Arc::clone(&open.generation),
-            batch: Arc::clone(&self.filling.cell),
-            was_empty,
-        })
+        Ok(Appended { position, batch: Arc::clone(&self.filling.cell), was_empty })
     }
 
     /// Keeps room for a call that must not stop half-way.
@@ -172,7 +172,7 @@ impl Queue {
 
     /// Takes the filling batch and begins the next.
     pub(super) fn renew_filling(&mut self) -> Batch {
-        let next = Batch::numbered(self.filling.cell.number() + 1);
+        let next = self.filling.next();
         std::mem::replace(&mut self.filling, next)
     }
 
@@ -237,7 +237,11 @@ impl Queue {
     fn opened(&mut self, lane: Lane, now: u64) -> OpenLane {
         let generation = match self.spares.pop_front() {
             Some(spare) => spare,
-            None => Arc::new(Generation::unmade(self.new_generation_id())),
+            None => {
+                let generation = Arc::new(Generation::unmade(self.new_generation_id()));
+                self.generations.insert(Arc::clone(&generation));
+                generation
+            }
         };
         OpenLane { opening: Opening { lane, opened_at: now }, generation, next_row: 0, bytes: 0 }
     }

@@ -1,9 +1,8 @@
 //! Taking the committer role, committing one batch, and handing the role on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
-use super::batch::{Batch, BatchCell, Offer, Woken};
+use super::batch::{Batch, BatchCell, Offer};
 use super::{Committer, Durability};
 use crate::clock::instant;
 use crate::error::{Error, ErrorKind};
@@ -15,47 +14,19 @@ use crate::sync::{Arc, Ordering, yield_now};
 const GATHER_ROUNDS: usize = 8;
 
 impl Committer {
-    /// Blocks until the batch is settled, committing it if nobody else does. `None` where
-    /// `deadline` comes first.
-    pub(crate) fn wait(
-        &self,
-        cell: &BatchCell,
-        deadline: Option<Instant>,
-    ) -> Option<Result<(), Error>> {
-        if let Some(outcome) = cell.outcome() {
-            return Some(outcome);
+    /// Commits a batch on the thread that waits for it, if the role is free.
+    pub(super) fn commit(&self, cell: &BatchCell) {
+        if let Some(role) = self.try_role()
+            && cell.outcome().is_none()
+        {
+            self.gather();
+            role.commit_next();
         }
-        let waiter = cell.enter();
-        loop {
-            if let Some(role) = self.try_role()
-                && cell.outcome().is_none()
-            {
-                self.gather();
-                role.commit_next();
-            }
-            if let Some(outcome) = cell.outcome() {
-                return Some(outcome);
-            }
-            match waiter.park(deadline) {
-                Woken::Settled(outcome) => return Some(outcome),
-                Woken::Offered => {}
-                Woken::TimedOut => return None,
-            }
-        }
-    }
-
-    /// Sees to it that a batch is committed which no thread waits for.
-    pub(crate) fn want(&self, cell: &BatchCell) {
-        if cell.outcome().is_some() {
-            return;
-        }
-        cell.want();
-        self.call_if_free();
     }
 
     /// Asks the background thread to take the role, unless someone holds it: whoever does looks
     /// for wanted batches when handing it on.
-    pub(crate) fn call_if_free(&self) {
+    pub(super) fn call_if_free(&self) {
         if !self.role_taken.load(Ordering::SeqCst) {
             self.background.call();
         }
@@ -119,9 +90,6 @@ impl Role<'_> {
         let two_phase = committer.durability == Durability::Strict;
         for part in &batch.parts {
             let generation = &part.generation;
-            if part.first == 0 {
-                committer.generations.insert(Arc::clone(generation));
-            }
             let file = generation.file(&committer.storage, committer.marks())?;
             let rows = Rows { first: part.first, bytes: part.bytes(), opening: part.opening };
             generation.publish(file.append(rows, two_phase)?)?;

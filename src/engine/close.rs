@@ -19,7 +19,7 @@ impl Engine {
     /// Begins to close; resolves when all is closed.
     pub(crate) fn close(self: &Arc<Self>) -> Pending<()> {
         self.committer.stop();
-        Pending::resting_on(self, Some(Arc::clone(&self.closed)), ())
+        Pending::resting_on(Some(Arc::clone(&self.closed)), ())
     }
 
     /// Closes, and blocks until that is done, where blocking can end.
@@ -33,7 +33,7 @@ impl Engine {
         let this_thread = std::thread::current().id();
         // A waker or a destructor may be what drops the store, on a thread that closing waits for.
         if !self.closing.lock().own_threads.contains(&this_thread) {
-            let _ = self.wait_for(&self.closed, None);
+            let _ = self.closed.wait(None);
         }
     }
 

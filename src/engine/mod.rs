@@ -10,7 +10,7 @@ mod open;
 mod token;
 
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) use open::{Options as EngineOptions, open};
 
@@ -18,7 +18,7 @@ use crate::claim::{
     Claim, Entry, EntryState, Flight, MAX_CONTENT_TAG_BYTES, Prior, Reply, Seen, Ticket,
 };
 use crate::clock::{StoreClock, Timer, Timers};
-use crate::commit::{BatchCell, Committer, RECORD_BYTES, Room, WakerId};
+use crate::commit::{BatchCell, Committer, RECORD_BYTES, Room};
 use crate::error::{Error, ErrorKind};
 use crate::generation::Generations;
 use crate::identity::{OperationId, RequestId, Secret, StoreId};
@@ -65,8 +65,8 @@ impl Engine {
         }
     }
 
-    pub(crate) fn terms(&self, operation: Operation) -> Result<Terms, Error> {
-        operation.terms(&self.secret, &self.defaults, self.now())
+    pub(crate) fn terms(&self, operation: Operation, moment: &Moment) -> Result<Terms, Error> {
+        operation.terms(&self.secret, &self.defaults, moment.now)
     }
 
     pub(crate) fn operation_id(&self, project: &[u8], key: &[u8]) -> Result<OperationId, Error> {
@@ -77,9 +77,9 @@ impl Engine {
         self.secret.project(project)
     }
 
-    pub(crate) fn claim(self: &Arc<Self>, terms: Terms) -> Pending<Claim> {
-        match self.claimed(terms, &self.moment(), Room::Asked) {
-            Ok((claim, rests_on)) => Pending::resting_on(self, rests_on, claim),
+    pub(crate) fn claim(self: &Arc<Self>, terms: Terms, moment: &Moment) -> Pending<Claim> {
+        match self.claimed(terms, moment, Room::Asked) {
+            Ok((claim, rests_on)) => Pending::resting_on(rests_on, claim),
             Err(error) => Pending::refused(error),
         }
     }
@@ -102,14 +102,14 @@ impl Engine {
             (claims, latest)
         });
         match claimed {
-            Ok((Ok(claims), rests_on)) => Pending::resting_on(self, rests_on, claims),
+            Ok((Ok(claims), rests_on)) => Pending::resting_on(rests_on, claims),
             Ok((Err(error), _)) | Err(error) => Pending::refused(error),
         }
     }
 
-    pub(crate) fn record_once(self: &Arc<Self>, terms: Terms) -> Pending<bool> {
+    pub(crate) fn record_once(self: &Arc<Self>, terms: Terms, moment: &Moment) -> Pending<bool> {
         let operation = terms.operation;
-        self.apply(operation, Intent::Record(terms), |applied| {
+        self.apply(operation, Intent::Record(terms), moment, |applied| {
             Ok(matches!(applied.answer, Answer::New | Answer::Resumed(_)))
         })
     }
@@ -122,9 +122,11 @@ impl Engine {
         act: Act,
     ) -> Result<Pending<()>, Error> {
         let intent = Intent::Owner { fence, act };
-        let applied = self.table.apply(operation, intent, &self.moment(), Room::Asked)?;
-        match applied.answer {
-            Answer::Done => Ok(Pending::resting_on(self, applied.rests_on, ())),
+        let (answer, rests_on) =
+            self.table
+                .apply(operation, intent, &self.moment(), Room::Asked, |applied| applied.answer)?;
+        match answer {
+            Answer::Done => Ok(Pending::resting_on(rests_on, ())),
             Answer::Gone => Ok(Pending::refused(gone())),
             _ => Ok(Pending::refused(lease_lost())),
         }
@@ -162,14 +164,15 @@ impl Engine {
             Ok(Some(seen)) => {
                 let standing = standing(&seen.found, &self.moment());
                 let entry = Entry::new(seen.found.record, standing).filter(is_meant);
-                Pending::resting_on(self, self.committer.to_await(seen.rests_on), entry)
+                Pending::resting_on(self.committer.to_await(seen.rests_on), entry)
             }
             Err(error) => Pending::refused(error),
         }
     }
 
     pub(crate) fn forget(self: &Arc<Self>, operation: OperationId, force: bool) -> Pending<bool> {
-        self.apply(operation, Intent::Forget { force }, |applied| match applied.answer {
+        let intent = Intent::Forget { force };
+        self.apply(operation, intent, &self.moment(), |applied| match applied.answer {
             Answer::Done => Ok(true),
             Answer::Owned => Err(Error::new(
                 ErrorKind::InFlight,
@@ -186,12 +189,12 @@ impl Engine {
         operation: OperationId,
     ) -> Result<(Option<bool>, Option<Arc<BatchCell>>), Error> {
         let intent = Intent::Forget { force: false };
-        let applied = self.table.apply(operation, intent, &self.moment(), Room::Asked)?;
-        let done = match applied.answer {
-            Answer::Owned => None,
-            answer => Some(answer == Answer::Done),
-        };
-        Ok((done, applied.rests_on))
+        self.table.apply(operation, intent, &self.moment(), Room::Asked, |applied| {
+            match applied.answer {
+                Answer::Owned => None,
+                answer => Some(answer == Answer::Done),
+            }
+        })
     }
 
     pub(crate) fn attach(self: &Arc<Self>, token: &[u8]) -> Result<Pending<Ticket>, Error> {
@@ -207,7 +210,7 @@ impl Engine {
         }
         self.table.pick_up_ticket(token.operation, token.fence);
         let ticket = Ticket::new(self, &seen.found.record);
-        Ok(Pending::resting_on(self, self.committer.to_await(seen.rests_on), ticket))
+        Ok(Pending::resting_on(self.committer.to_await(seen.rests_on), ticket))
     }
 
     pub(crate) fn walk(&self) -> Walk {
@@ -253,31 +256,6 @@ impl Engine {
         self.timers.at(at, waker)
     }
 
-    pub(crate) fn wait_for(
-        &self,
-        batch: &BatchCell,
-        deadline: Option<Instant>,
-    ) -> Option<Result<(), Error>> {
-        self.committer.wait(batch, deadline)
-    }
-
-    pub(crate) fn poll_for(
-        &self,
-        batch: &BatchCell,
-        waker: &Waker,
-        known: &mut Option<WakerId>,
-    ) -> Option<Result<(), Error>> {
-        let outcome = batch.outcome().or_else(|| batch.poll(waker, known));
-        if outcome.is_none() {
-            self.committer.call_if_free();
-        }
-        outcome
-    }
-
-    pub(crate) fn want(&self, batch: &BatchCell) {
-        self.committer.want(batch);
-    }
-
     pub(crate) fn check_reply(&self, reply: &Reply) -> Result<(), Error> {
         let size = reply.body().len();
         if size > self.max_reply_bytes {
@@ -303,13 +281,20 @@ impl Engine {
         room: Room,
     ) -> Result<(Claim, Option<Arc<BatchCell>>), Error> {
         let operation = terms.operation;
-        let Applied { answer, found, written, rests_on } =
-            self.table.apply(operation, Intent::Claim(terms), moment, room)?;
-        let record = written.as_ref().or(found.as_ref()).ok_or_else(gone)?;
-        let claim = match answer {
+        let intent = Intent::Claim(terms);
+        let (claim, rests_on) = self
+            .table
+            .apply(operation, intent, moment, room, |applied| self.read_claim(applied, moment))?;
+        Ok((claim?, rests_on))
+    }
+
+    fn read_claim(self: &Arc<Self>, applied: Applied<'_>, moment: &Moment) -> Result<Claim, Error> {
+        let Applied { answer, found, written } = applied;
+        let record = written.or(found).ok_or_else(gone)?;
+        Ok(match answer {
             Answer::New => Claim::New(Ticket::new(self, record)),
             Answer::Resumed(cause) => {
-                let prior = Prior::new(found.as_ref().unwrap_or(record), cause);
+                let prior = Prior::new(found.unwrap_or(record), cause);
                 Claim::Resumed(Ticket::new(self, record), prior)
             }
             Answer::InFlight { lease_until } => {
@@ -328,20 +313,19 @@ impl Engine {
             | Answer::LeaseLost
             | Answer::Gone
             | Answer::Owned => return Err(gone()),
-        };
-        Ok((claim, rests_on))
+        })
     }
 
     fn apply<T>(
         self: &Arc<Self>,
         operation: OperationId,
         intent: Intent,
-        read: impl FnOnce(&Applied) -> Result<T, Error>,
+        moment: &Moment,
+        read: impl FnOnce(Applied<'_>) -> Result<T, Error>,
     ) -> Pending<T> {
-        let applied = self.table.apply(operation, intent, &self.moment(), Room::Asked);
-        match applied.and_then(|applied| Ok((read(&applied)?, applied.rests_on))) {
-            Ok((answer, rests_on)) => Pending::resting_on(self, rests_on, answer),
-            Err(error) => Pending::refused(error),
+        match self.table.apply(operation, intent, moment, Room::Asked, read) {
+            Ok((Ok(answer), rests_on)) => Pending::resting_on(rests_on, answer),
+            Ok((Err(error), _)) | Err(error) => Pending::refused(error),
         }
     }
 }

@@ -66,12 +66,8 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
         limits: options.limits,
         durability: options.durability,
     };
-    let committer = Arc::new(Committer::new(
-        start,
-        Arc::clone(&storage),
-        Arc::clone(&generations),
-        Arc::clone(&clock),
-    ));
+    let committer =
+        Committer::new(start, Arc::clone(&storage), Arc::clone(&generations), Arc::clone(&clock));
     let table = Arc::new(Table::new(shards, Arc::clone(&committer)));
     let keeper = Arc::new(Keeper::default());
     committer.hook(Hooks {

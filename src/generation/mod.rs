@@ -149,6 +149,10 @@ impl Generations {
         self.live.write().insert(generation.id, generation);
     }
 
+    pub(crate) fn get(&self, id: u32) -> Option<Arc<Generation>> {
+        self.live.read().get(&id).cloned()
+    }
+
     /// A copy of the list, oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<Generation>> {
         self.live.read().values().cloned().collect()

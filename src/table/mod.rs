@@ -58,14 +58,12 @@ pub(crate) struct Table {
 
 /// What came of an intent.
 #[derive(Debug)]
-pub(crate) struct Applied {
+pub(crate) struct Applied<'a> {
     pub(crate) answer: Answer,
     /// The record that was found.
-    pub(crate) found: Option<Record>,
+    pub(crate) found: Option<&'a Record>,
     /// The record that was appended.
-    pub(crate) written: Option<Record>,
-    /// The batch without which the answer does not hold yet.
-    pub(crate) rests_on: Option<Arc<BatchCell>>,
+    pub(crate) written: Option<&'a Record>,
 }
 
 /// A record that was found, and the batch that is to make it durable, if it is not.
@@ -130,15 +128,16 @@ impl Table {
         self.shards.of(operation)
     }
 
-    /// Finds, decides and appends, under one lock. The answer is the caller's once
-    /// [`rests_on`](Applied::rests_on) is durable.
-    pub(crate) fn apply(
+    /// Finds, decides and appends, under one lock; then has the caller `read` what came of it. The
+    /// answer holds once the batch it is returned with is durable.
+    pub(crate) fn apply<T>(
         &self,
         operation: OperationId,
         intent: Intent,
         moment: &Moment,
         room: Room,
-    ) -> Result<Applied, Error> {
+        read: impl FnOnce(Applied<'_>) -> T,
+    ) -> Result<(T, Option<Arc<BatchCell>>), Error> {
         self.committer.check_open()?;
         let is_claim = matches!(intent, Intent::Claim(_) | Intent::Record(_));
         let mut shard = self.shard(operation);
@@ -147,23 +146,20 @@ impl Table {
             Some(Seen { found, rests_on }) => (Some(found), rests_on),
             None => (None, None),
         };
-        let Verdict { answer, write } = transition(found.as_ref(), intent, moment);
-        let mut written = None;
+        let Verdict { answer, mut write } = transition(found.as_ref(), intent, moment);
         let mut waiters = None;
-        if let Some(mut record) = write {
-            let appended = self.committer.append(&mut record, moment.now, room)?;
-            let tag = self.shards.tag(operation);
-            let (generation, row) = (&appended.generation, appended.position.row);
-            let max_entries = self.shards.limits.entries_per_shard;
-            shard.place(tag, generation, row, record.prev, max_entries);
+        if let Some(record) = &mut write {
+            let appended = self.committer.append(record, moment.now, room)?;
+            self.place(&mut shard, record, appended.position)?;
             if let Some(found) = &found
                 && found.record.fence != record.fence
             {
                 shard.unmark_dropped(found.record.fence);
             }
-            waiters = shard.flights.get(&operation).cloned();
+            if !shard.flights.is_empty() {
+                waiters = shard.flights.get(&operation).cloned();
+            }
             rests_on = Some(appended.batch);
-            written = Some(record);
         }
         if is_claim {
             shard.counts.count(&answer);
@@ -175,7 +171,18 @@ impl Table {
             (Some(cell), None) => cell.wake_all(),
             (None, _) => {}
         }
-        Ok(Applied { answer, found: found.map(|found| found.record), written, rests_on })
+        let found = found.as_ref().map(|found| &found.record);
+        Ok((read(Applied { answer, found, written: write.as_ref() }), rests_on))
+    }
+
+    /// Lists an appended record as its operation's newest.
+    fn place(&self, shard: &mut Shard, record: &Record, at: Position) -> Result<(), Error> {
+        if !shard.lists(at.generation) {
+            shard.list(self.committer.generation(at.generation)?);
+        }
+        let tag = self.shards.tag(record.operation);
+        shard.place(tag, at, record.prev, self.shards.limits.entries_per_shard);
+        Ok(())
     }
 
     /// The newest record of an operation, whatever its age.

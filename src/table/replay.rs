@@ -44,7 +44,12 @@ pub(crate) fn replay(shards: &Shards, generations: &[Arc<Generation>]) -> Result
                 }
                 let tag = shards.tag(record.operation);
                 let max_entries = shards.limits.entries_per_shard;
-                shards.of(record.operation).place(tag, generation, row, prev, max_entries);
+                let position = Position { generation: generation.id, row };
+                let mut shard = shards.of(record.operation);
+                if !shard.lists(generation.id) {
+                    shard.list(Arc::clone(generation));
+                }
+                shard.place(tag, position, prev, max_entries);
             })
         })?;
         replayed.bytes.push(bytes);

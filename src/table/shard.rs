@@ -39,20 +39,32 @@ impl Shard {
         self.indexes.iter().rev()
     }
 
-    /// Lists a record as its operation's newest, in place of the one at `prev`.
+    pub(super) fn lists(&self, generation: u32) -> bool {
+        self.at(generation).is_ok()
+    }
+
+    /// Takes in a generation that its operations have records in from now on.
+    pub(super) fn list(&mut self, generation: Arc<Generation>) {
+        if let Err(at) = self.at(generation.id) {
+            self.indexes.insert(at, ShardIndex { generation, index: Index::default() });
+        }
+    }
+
+    /// Lists a record of a listed generation as its operation's newest, in place of the one at
+    /// `prev`.
     pub(super) fn place(
         &mut self,
         tag: u64,
-        generation: &Arc<Generation>,
-        row: u32,
+        position: Position,
         prev: Option<Position>,
         max_entries: usize,
     ) {
         if let Some(prev) = prev {
             self.displace(tag, prev);
         }
-        let index = self.index_of(generation);
-        index.insert(tag, row);
+        let Ok(at) = self.at(position.generation) else { return };
+        let ShardIndex { generation, index } = &mut self.indexes[at];
+        index.insert(tag, position.row);
         if index.len() >= max_entries {
             generation.set_crowded();
         }
@@ -60,9 +72,8 @@ impl Shard {
 
     /// Takes out the entry of a record that is no longer the newest.
     pub(super) fn displace(&mut self, tag: u64, position: Position) {
-        let found = self.indexes.iter_mut().find(|of| of.generation.id == position.generation);
-        if let Some(of) = found {
-            of.index.remove(tag, position.row);
+        if let Ok(at) = self.at(position.generation) {
+            self.indexes[at].index.remove(tag, position.row);
         }
     }
 
@@ -92,15 +103,8 @@ impl Shard {
         }
     }
 
-    fn index_of(&mut self, generation: &Arc<Generation>) -> &mut Index {
-        let at = match self.indexes.binary_search_by_key(&generation.id, |of| of.generation.id) {
-            Ok(at) => at,
-            Err(at) => {
-                let generation = Arc::clone(generation);
-                self.indexes.insert(at, ShardIndex { generation, index: Index::default() });
-                at
-            }
-        };
-        &mut self.indexes[at].index
+    /// Where a generation stands among those listed, or where it would.
+    fn at(&self, generation: u32) -> Result<usize, usize> {
+        self.indexes.binary_search_by_key(&generation, |of| of.generation.id)
     }
 }
