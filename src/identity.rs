@@ -4,8 +4,11 @@
 //! key can neither collide with another nor flood a shard, and an id tells nothing of the key.
 //! Project and key are length-prefixed: `("a", "bc")` and `("ab", "c")` are two operations.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
+
+use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind};
 
@@ -27,8 +30,21 @@ pub(crate) struct Secret(pub(crate) [u8; 32]);
 pub(crate) struct OperationId(pub(crate) [u8; 16]);
 
 /// Keyed BLAKE3 of the project, 64 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct ProjectId(pub(crate) [u8; 8]);
+
+/// The project a thread asked for last.
+#[derive(Default)]
+struct LastProject {
+    secret: [u8; 32],
+    /// Empty, which no project is, until there is one.
+    name: SmallVec<[u8; 48]>,
+    id: ProjectId,
+}
+
+thread_local! {
+    static LAST_PROJECT: RefCell<LastProject> = RefCell::default();
+}
 
 /// BLAKE3 of what the caller says the operation is, 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +56,21 @@ impl Secret {
         OperationId(self.hash(&[&length, project, key]))
     }
 
+    /// The thread's last project is remembered: hashing is a fifth of what a claim computes.
     pub(crate) fn project(&self, project: &[u8]) -> ProjectId {
+        LAST_PROJECT.with_borrow_mut(|last| {
+            if last.name.as_slice() != project || last.secret != self.0 {
+                *last = LastProject {
+                    secret: self.0,
+                    name: SmallVec::from_slice(project),
+                    id: self.hash_project(project),
+                };
+            }
+            last.id
+        })
+    }
+
+    fn hash_project(&self, project: &[u8]) -> ProjectId {
         // No operation has this prefix: project lengths are bounded far below it.
         let hash = self.hash(&[&u32::MAX.to_le_bytes(), project]);
         ProjectId(hash.first_chunk().copied().unwrap_or_default())

@@ -180,10 +180,10 @@ impl Operation {
             ));
         }
         let names = match &self.name {
-            Name::Given { project, key } if defaults.keep_keys => Some(Names {
+            Name::Given { project, key } if defaults.keep_keys => Some(Box::new(Names {
                 project: Bytes::copy_from_slice(project),
                 key: Bytes::copy_from_slice(key),
-            }),
+            })),
             Name::Given { .. } | Name::Known { .. } => None,
         };
         Ok(Terms {

@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::Committer;
 use crate::error::Error;
 use crate::generation::Generation;
-use crate::record::{Position, Record, codec};
+use crate::record::codec::Draft;
+use crate::record::{Position, Record};
 use crate::storage::Opening;
 use crate::sync::{self, Arc, Condvar, Mutex, OnceLock, Weak};
 
@@ -59,14 +60,15 @@ impl Batch {
         self.rows == 0
     }
 
-    /// Adds a record that stands at `position`, of a generation whose first row in this batch is
-    /// the one being added, or was added before.
+    /// Adds a stamped record that stands at `position`, and whose bytes are in `draft`, of a
+    /// generation whose first row in this batch is the one being added, or was added before.
     pub(super) fn push(
         &mut self,
         generation: &Arc<Generation>,
         opening: Option<Opening>,
         position: Position,
         record: &Record,
+        draft: &Draft,
     ) {
         let index =
             self.parts.iter().position(|part| part.generation.id == generation.id).unwrap_or_else(
@@ -83,7 +85,7 @@ impl Batch {
             );
         if let Some(part) = self.parts.get_mut(index) {
             let before = part.arena.len();
-            codec::encode(record, position, &mut part.arena);
+            draft.stamp(record.sequence, position, &mut part.arena);
             part.rows.push(Row {
                 end: part.arena.len(),
                 prev: record.prev,

@@ -34,7 +34,8 @@ use std::time::Duration;
 use crate::clock::StoreClock;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Generation, Generations};
-use crate::record::{Position, Record, codec};
+use crate::record::codec::{self, Draft};
+use crate::record::{Position, Record};
 use crate::storage::{Marks, Storage};
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, RwLock, Weak};
 use background::Background;
@@ -129,7 +130,8 @@ impl Committer {
         now: u64,
         room: Room,
     ) -> Result<Appended, Error> {
-        let appended = self.queue.lock().append(record, now, room)?;
+        let draft = Draft::of(record);
+        let appended = self.queue.lock().append(record, &draft, now, room)?;
         if appended.was_empty {
             self.background.rouse();
         }

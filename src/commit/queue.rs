@@ -1,6 +1,6 @@
 //! The queue: the batch that fills, the one that is being committed, and the lanes' open files.
 //!
-//! Appending is a bump of two counters and an encoding into the batch's buffer, under one lock.
+//! Appending is a bump of two counters and a copy into the batch's buffer, under one lock.
 //! The lock is never held over a system call.
 //!
 //! Invariant: a row that is not durable is in `filling` or in `committing`, unless the store was
@@ -12,6 +12,7 @@ use super::batch::{Batch, BatchCell};
 use super::{Committer, Start};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Generation, Generations};
+use crate::record::codec::Draft;
 use crate::record::{Position, Record};
 use crate::storage::{Lane, Marks, Opening};
 use crate::sync::{Arc, Weak};
@@ -111,6 +112,7 @@ impl Queue {
     pub(super) fn append(
         &mut self,
         record: &mut Record,
+        draft: &Draft,
         now: u64,
         room: Room,
     ) -> Result<Appended, Error> {
@@ -130,7 +132,7 @@ impl Queue {
         let position = Position { generation: open.generation.id, row: open.next_row };
         let opening = (open.next_row == 0).then_some(open.opening);
         let before = self.filling.bytes;
-        self.filling.push(&open.generation, opening, position, record);
+        self.filling.push(&open.generation, opening, position, record, draft);
         open.next_row += 1;
         open.bytes += (self.filling.bytes - before) as u64;
         open.generation.retain_until(record.retained_until);

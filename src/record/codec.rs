@@ -72,16 +72,52 @@ pub(crate) enum CodecError {
     Fields,
 }
 
-/// Appends the bytes of `record`, which stands at `position`, to `out`.
-pub(crate) fn encode(record: &Record, position: Position, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.push(FORMAT);
-    // Writing a wire record into a growing buffer has no way to fail: no field of it is refused by
-    // the encoder and the buffer takes what it is given.
-    let written = bincode::encode_into_writer(wire(record), Appender(out), CONFIG);
-    debug_assert!(written.is_ok(), "a wire record always encodes");
-    let sum = checksum(position, out.get(start..).unwrap_or_default());
-    out.extend_from_slice(&sum.to_le_bytes());
+/// The bytes of a record that has no sequence and no place yet: all that can be done before the
+/// queue is locked.
+pub(crate) struct Draft {
+    plain: [u8; PLAIN_BYTES],
+    filled: usize,
+    /// In place of `plain` where that is too short.
+    long: Option<Vec<u8>>,
+}
+
+/// Room for a record without notes, names and reply.
+const PLAIN_BYTES: usize = 128;
+
+/// Where the sequence stands: after format, state, flags, operation and project.
+const SEQUENCE_AT: usize = 27;
+
+impl Draft {
+    /// Of a record whose sequence is zero, and its fence as well if that is to be the sequence.
+    pub(crate) fn of(record: &Record) -> Self {
+        let wire = wire(record);
+        let mut draft = Draft { plain: [FORMAT; PLAIN_BYTES], filled: 1, long: None };
+        match bincode::encode_into_slice(&wire, draft.plain.get_mut(1..).unwrap_or_default(), CONFIG)
+        {
+            Ok(written) => draft.filled += written,
+            // No field of a wire record is refused by the encoder: it is too long, and nothing else.
+            Err(_) => {
+                let mut long = bincode::encode_to_vec(&wire, CONFIG).unwrap_or_default();
+                long.insert(0, FORMAT);
+                draft.long = Some(long);
+            }
+        }
+        draft
+    }
+
+    /// Appends the finished bytes to `out`.
+    pub(crate) fn stamp(&self, sequence: u64, position: Position, out: &mut Vec<u8>) {
+        let start = out.len();
+        let plain = || self.plain.get(..self.filled).unwrap_or_default();
+        out.extend_from_slice(self.long.as_deref().unwrap_or_else(plain));
+        if let Some(bytes) = out.get_mut(start..) {
+            if let Some(place) = bytes.get_mut(SEQUENCE_AT..SEQUENCE_AT + 8) {
+                place.copy_from_slice(&sequence.to_le_bytes());
+            }
+            let sum = checksum(position, bytes);
+            out.extend_from_slice(&sum.to_le_bytes());
+        }
+    }
 }
 
 /// Reads the record that stands at `position`. Copies what it keeps.
@@ -106,15 +142,6 @@ const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Fixint,
 > = bincode::config::standard().with_fixed_int_encoding();
-
-struct Appender<'a>(&'a mut Vec<u8>);
-
-impl bincode::enc::write::Writer for Appender<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-}
 
 fn checksum(position: Position, covered: &[u8]) -> u32 {
     let mut place = [0u8; 8];
@@ -208,9 +235,9 @@ fn record(wire: &Wire<'_>) -> Option<Record> {
         dispatched: wire.flags & DISPATCHED != 0,
         checkpoint: wire.checkpoint.map(Bytes::copy_from_slice),
         label: wire.label.map(Into::into),
-        names: wire.names.map(|(project, key)| Names {
-            project: Bytes::copy_from_slice(project),
-            key: Bytes::copy_from_slice(key),
+        names: wire.names.map(|(project, key)| {
+            let copy = Bytes::copy_from_slice;
+            Box::new(Names { project: copy(project), key: copy(key) })
         }),
         state,
     };

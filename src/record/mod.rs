@@ -44,7 +44,7 @@ pub(crate) struct Record {
     pub(crate) checkpoint: Option<Bytes>,
     pub(crate) label: Option<Box<str>>,
     /// Raw project and key, where the store was told to keep them.
-    pub(crate) names: Option<Names>,
+    pub(crate) names: Option<Box<Names>>,
     pub(crate) state: State,
 }
 

@@ -82,7 +82,7 @@ pub(crate) struct Terms {
     pub(crate) on_lapsed: OnLapsed,
     pub(crate) max_attempts: Option<u32>,
     pub(crate) label: Option<Box<str>>,
-    pub(crate) names: Option<Names>,
+    pub(crate) names: Option<Box<Names>>,
 }
 
 /// What a claim does with an operation whose owner is gone.

@@ -95,10 +95,10 @@ fn a_resumed_operation_with_notes_has_these_bytes() {
         dispatched: true,
         checkpoint: Some(Bytes::from_static(b"job-17")),
         label: Some("classification".into()),
-        names: Some(Names {
+        names: Some(Box::new(Names {
             project: Bytes::from_static(b"acme"),
             key: Bytes::from_static(b"ticket-842"),
-        }),
+        })),
         state: State::InFlight { lease_until: CLAIMED_AT + 1_200_000 },
         ..claim()
     };
@@ -341,6 +341,15 @@ fn encoded(record: &Record, place: Position) -> Vec<u8> {
     row
 }
 
+fn encode(record: &Record, place: Position, out: &mut Vec<u8>) {
+    let mut draft = record.clone();
+    draft.sequence = 0;
+    if record.fence == record.sequence {
+        draft.fence = 0;
+    }
+    Draft::of(&draft).stamp(record.sequence, place, out);
+}
+
 /// The row with the checksum that its bytes ask for.
 fn summed_anew(mut row: Vec<u8>) -> Vec<u8> {
     let covered = row.len() - CHECKSUM_BYTES;
@@ -412,7 +421,7 @@ prop_compose! {
         checkpoint in prop::option::of(blobs()),
         label in prop::option::of(texts()),
         names in prop::option::of(
-            (blobs(), blobs()).prop_map(|(project, key)| Names { project, key }),
+            (blobs(), blobs()).prop_map(|(project, key)| Box::new(Names { project, key })),
         ),
         state in states(),
     ) -> Record {
@@ -420,7 +429,8 @@ prop_compose! {
             operation: OperationId(operation),
             project: ProjectId(project),
             sequence,
-            fence: fence.unwrap_or(sequence),
+            // No owner has fence zero.
+            fence: fence.map_or(sequence, |fence| fence.max(1)),
             prev,
             attempt,
             epoch,
