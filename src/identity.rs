@@ -118,8 +118,8 @@ fn first_half(hash: blake3::Hash) -> [u8; 16] {
 
 impl OperationId {
     /// Which shard looks after it.
-    pub(crate) fn shard(self) -> usize {
-        usize::from(self.0[0])
+    pub(crate) fn shard(self) -> u8 {
+        self.0[0]
     }
 
     /// The 64 bits an index keeps. Other bits than the shard's.

@@ -296,9 +296,11 @@ impl Store {
         Stats {
             claims,
             commits: engine.committer.figures(),
-            records_live,
+            records_live: records_live
+                + generations.iter().map(|of| of.sealed_entries()).sum::<u64>(),
             unanswered: generations.iter().map(|of| of.unanswered_count()).sum(),
             generations: generations.len(),
+            sealed_generations: generations.iter().filter(|of| of.is_sealed()).count(),
             queued_bytes: engine.committer.queued_bytes(),
             waiters: engine.table.waiting(),
             clock_skew: engine.clock.skew(),
@@ -399,12 +401,15 @@ pub struct Stats {
     pub claims: Counts,
     /// What commits cost.
     pub commits: CommitFigures,
-    /// Operations listed in the index, those that are over but not cleared away included.
+    /// Operations listed in the indexes: those that are over but not cleared away included, and
+    /// those that are listed in several generations counted for each sealed one.
     pub records_live: u64,
     /// Operations without a reply, the lapsed and released ones included.
     pub unanswered: u64,
     /// Generations, the spare one included: one file each.
     pub generations: usize,
+    /// Those of them that are sealed: their index is in the file.
+    pub sealed_generations: usize,
     /// Bytes of records that wait to be committed.
     pub queued_bytes: usize,
     /// Threads and tasks that wait for operations.

@@ -231,15 +231,12 @@ impl Future for ClaimOrWait {
                     }
                 }
                 Waiting::Flying(flight, wait) => {
-                    match std::task::ready!(Pin::new(&mut **wait).poll(context))? {
-                        Settled::StillInFlight => {
-                            return Poll::Ready(Ok(Claim::InFlight(flight.clone())));
-                        }
-                        _ => {
-                            let moment = this.engine.moment();
-                            Waiting::Claiming(this.engine.claim(this.terms.clone(), &moment))
-                        }
+                    let settled = std::task::ready!(Pin::new(&mut **wait).poll(context))?;
+                    if let Settled::StillInFlight = settled {
+                        return Poll::Ready(Ok(Claim::InFlight(flight.clone())));
                     }
+                    let moment = this.engine.moment();
+                    Waiting::Claiming(this.engine.claim(this.terms.clone(), &moment))
                 }
             };
         }

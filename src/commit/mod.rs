@@ -84,7 +84,7 @@ pub(crate) struct Committer {
 pub(crate) struct Hooks {
     /// The store takes no more writes: whoever waits for something else than a batch is to wake.
     pub(crate) stopped: Box<dyn Fn() + Send + Sync>,
-    /// A generation was begun, so the next one should be prepared.
+    /// A generation was begun: the next one should be prepared, and the one before it sealed.
     pub(crate) begun: Waker,
 }
 
@@ -203,6 +203,26 @@ impl Committer {
     /// Closes a generation to appends for good, if all of its records are over.
     pub(crate) fn let_go(&self, generation: &Generation, now: u64) -> bool {
         self.queue.lock().let_go(generation, now)
+    }
+
+    /// Closes generations to appends whose time is over.
+    pub(crate) fn freeze_over(&self, now: u64) {
+        self.queue.lock().freeze_over(now);
+    }
+
+    /// When the time of an open generation is over next.
+    pub(crate) fn next_over(&self) -> Option<u64> {
+        self.queue.lock().next_over()
+    }
+
+    /// Whether a generation has records, all of them durable, and takes no more.
+    pub(crate) fn is_frozen(&self, generation: &Generation) -> bool {
+        self.queue.lock().is_frozen(generation)
+    }
+
+    /// Whether a commit is to take two phases.
+    pub(crate) fn two_phase(&self) -> bool {
+        self.durability == Durability::Strict
     }
 
     /// An error where the store was closed, for calls that need not write.

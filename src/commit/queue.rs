@@ -58,6 +58,8 @@ struct OpenLane {
     generation: Arc<Generation>,
     next_row: u32,
     bytes: u64,
+    /// Whether this run of the store has written to it.
+    begun: bool,
 }
 
 /// Whether there is room for a record.
@@ -131,6 +133,9 @@ impl Queue {
         let open = &mut self.lanes[index];
         let position = Position { generation: open.generation.id, row: open.next_row };
         let opening = (open.next_row == 0).then_some(open.opening);
+        if !std::mem::replace(&mut open.begun, true) {
+            open.generation.begin_epoch(position.row, record.epoch);
+        }
         let before = self.filling.bytes;
         self.filling.push(&open.generation, opening, position, record, draft);
         open.next_row += 1;
@@ -205,19 +210,37 @@ impl Queue {
     /// Whether nothing of a generation is queued and nothing will be: closes it to appends if its
     /// records are over.
     pub(super) fn let_go(&mut self, generation: &Generation, now: u64) -> bool {
-        if generation.retained_until() > now {
-            return false;
-        }
-        let is_queued =
-            |batch: &Batch| batch.parts.iter().any(|part| part.generation.id == generation.id);
-        if is_queued(&self.filling)
-            || self.committing.as_deref().is_some_and(is_queued)
-            || self.spares.iter().any(|spare| spare.id == generation.id)
-        {
+        if generation.retained_until() > now || self.is_queued(generation) {
             return false;
         }
         self.lanes.retain(|open| open.generation.id != generation.id);
         true
+    }
+
+    /// Closes the generations to appends that were begun long enough ago, though nothing came to
+    /// take their places.
+    pub(super) fn freeze_over(&mut self, now: u64) {
+        self.lanes.retain(|open| !open.opening.is_over(now));
+    }
+
+    /// When that is to be done next.
+    pub(super) fn next_over(&self) -> Option<u64> {
+        self.lanes.iter().map(|open| open.opening.over_at()).min()
+    }
+
+    /// Whether a generation has records, all of them durable, and takes no more.
+    pub(super) fn is_frozen(&self, generation: &Generation) -> bool {
+        generation.durable_rows() > 0
+            && !self.lanes.iter().any(|open| open.generation.id == generation.id)
+            && !self.is_queued(generation)
+    }
+
+    fn is_queued(&self, generation: &Generation) -> bool {
+        let has_rows =
+            |batch: &Batch| batch.parts.iter().any(|part| part.generation.id == generation.id);
+        has_rows(&self.filling)
+            || self.committing.as_deref().is_some_and(has_rows)
+            || self.spares.iter().any(|spare| spare.id == generation.id)
     }
 
     fn open_lane(&mut self, lane: Lane, now: u64) -> usize {
@@ -237,15 +260,13 @@ impl Queue {
     }
 
     fn opened(&mut self, lane: Lane, now: u64) -> OpenLane {
-        let generation = match self.spares.pop_front() {
-            Some(spare) => spare,
-            None => {
-                let generation = Arc::new(Generation::unmade(self.new_generation_id()));
-                self.generations.insert(Arc::clone(&generation));
-                generation
-            }
-        };
-        OpenLane { opening: Opening { lane, opened_at: now }, generation, next_row: 0, bytes: 0 }
+        let generation = self.spares.pop_front().unwrap_or_else(|| {
+            let generation = Arc::new(Generation::unmade(self.new_generation_id()));
+            self.generations.insert(Arc::clone(&generation));
+            generation
+        });
+        let opening = Opening { lane, opened_at: now };
+        OpenLane { opening, generation, next_row: 0, bytes: 0, begun: false }
     }
 
     fn refuse_full(&self, more: usize) -> Result<(), Error> {
@@ -267,7 +288,7 @@ impl Queue {
 
 impl From<Reopened> for OpenLane {
     fn from(Reopened { opening, generation, bytes }: Reopened) -> Self {
-        OpenLane { opening, next_row: generation.durable_rows(), generation, bytes }
+        OpenLane { opening, next_row: generation.durable_rows(), generation, bytes, begun: false }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::Committer;
 use super::batch::{Batch, BatchCell, Offer};
-use super::{Committer, Durability};
 use crate::clock::instant;
 use crate::error::{Error, ErrorKind};
 use crate::storage::Rows;
@@ -71,6 +71,10 @@ impl Role<'_> {
                 committer.figures.committed(batch.rows, batch.bytes, started.elapsed());
                 committer.queue.lock().committing = None;
                 batch.cell.settle(Ok(()));
+                let began_one = batch.parts.iter().any(|part| part.first == 0);
+                if let Some(hooks) = committer.hooks.get().filter(|_| began_one) {
+                    hooks.begun.wake_by_ref();
+                }
             }
             Ok(Err(cause)) => committer.poison(&cause),
             Err(_) => committer.poison(&Error::new(ErrorKind::Unknown, "the committer panicked")),
@@ -87,15 +91,12 @@ impl Role<'_> {
             ));
         }
         committer.storage.check_in_place()?;
-        let two_phase = committer.durability == Durability::Strict;
+        let two_phase = committer.two_phase();
         for part in &batch.parts {
             let generation = &part.generation;
             let file = generation.file(&committer.storage, committer.marks())?;
             let rows = Rows { first: part.first, bytes: part.bytes(), opening: part.opening };
             generation.publish(file.append(rows, two_phase)?)?;
-            if let (0, Some(hooks)) = (part.first, committer.hooks.get()) {
-                hooks.begun.wake_by_ref();
-            }
         }
         // All rows first, then what they took the place of: that may be in any part.
         for part in &batch.parts {

@@ -59,7 +59,8 @@ impl Engine {
             outcome = outcome.and(generation.close());
         }
         if outcome.is_ok() {
-            outcome = self.storage.manifest.end_epoch(self.committer.marks());
+            let unanswered = self.changed_unanswered();
+            outcome = self.storage.manifest.end_epoch(&unanswered, self.committer.marks());
         }
         outcome.and(self.storage.manifest.close())
     }

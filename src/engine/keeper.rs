@@ -1,8 +1,10 @@
-//! The keeper: the thread that has the next generation's file ready and takes old ones away.
+//! The keeper: the thread that has the next generation's file ready, seals those that take no more
+//! records, and takes old ones away.
 //!
-//! It is woken when a generation is begun and when one's records are over. While it makes or
-//! removes a file it holds no lock that a claim takes; a fault it meets poisons the store, as a
-//! failed commit does.
+//! It is woken when a generation is begun, when one's time to take records is over and when one's
+//! records are over. While it makes, seals or removes a file it holds no lock that a claim takes
+//! for longer than a copy of one shard's index; a fault it meets poisons the store, as a failed
+//! commit does.
 
 use std::task::{Wake, Waker};
 
@@ -35,6 +37,11 @@ impl Keeper {
         self.changed.notify_one();
     }
 
+    /// Whether it is time to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.orders.lock().stopping
+    }
+
     /// Waits to be woken; `false` where it is time to end.
     fn next(&self) -> bool {
         let mut orders = self.orders.lock();
@@ -51,9 +58,13 @@ impl Engine {
     pub(super) fn keep_house(self: &Arc<Self>) {
         let waker = Waker::from(Arc::clone(&self.keeper));
         loop {
-            if let Err(fault) = self.committer.prepare_spare().and_then(|()| self.retire()) {
-                self.committer.poison(&fault);
-                return;
+            match self.tidy() {
+                Ok(true) if !self.keeper.is_stopping() => continue,
+                Ok(_) => {}
+                Err(fault) => {
+                    self.committer.poison(&fault);
+                    return;
+                }
             }
             // Set anew each time: what is over first may have changed.
             let _alarm = self.next_over().map(|at| self.alarm(at, waker.clone()));
@@ -61,6 +72,14 @@ impl Engine {
                 return;
             }
         }
+    }
+
+    /// Does what is to be done now; `true` where it may be that there is more.
+    fn tidy(&self) -> Result<bool, Error> {
+        self.committer.prepare_spare()?;
+        self.committer.freeze_over(self.now());
+        self.retire()?;
+        self.seal_next()
     }
 
     /// Takes away the generations whose records are all over.
@@ -79,9 +98,10 @@ impl Engine {
         Ok(())
     }
 
-    /// When the records of some generation are over next.
+    /// When the records of some generation, or its time to take more, are over next.
     fn next_over(&self) -> Option<u64> {
         let all = self.generations.all();
-        all.iter().filter(|of| of.durable_rows() > 0).map(|of| of.retained_until()).min()
+        let used = all.iter().filter(|of| of.durable_rows() > 0);
+        used.map(|of| of.retained_until()).chain(self.committer.next_over()).min()
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! A call comes in with its arguments checked, asks the clock once, and goes to the table; its
 //! answer goes out as a [`Pending`] on the batch it rests on. Opening and closing are in
-//! [`open`] and [`close`], the housekeeping thread in [`keeper`].
+//! [`open`] and [`close`], the housekeeping thread in [`keeper`] and [`seal`].
 
 mod close;
 mod keeper;
 mod open;
+mod seal;
 mod token;
 
 use std::task::Waker;

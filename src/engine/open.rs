@@ -34,10 +34,11 @@ pub(crate) struct Options {
 
 pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Arc<Engine>, Error> {
     let (storage, contents) = Storage::open(directory, options.cache_bytes)?;
-    let found = open_generations(&storage, &contents)?;
     let shards = Shards::new(options.index);
+    let generations = Arc::new(Generations::default());
+    let found = open_generations(&storage, &contents, &shards, &generations)?;
     let logs: Vec<_> = found.iter().map(|found| Arc::clone(&found.generation)).collect();
-    let replayed = replay(&shards, &logs)?;
+    let replayed = replay(&shards, &generations, &logs)?;
 
     let clock = StoreClock::start(options.clock, contents.marks.clock.max(replayed.last_change));
     let clock = Arc::new(clock);
@@ -53,10 +54,6 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
     storage.manifest.begin_epoch(epoch, marks)?;
 
     let storage = Arc::new(storage);
-    let generations = Arc::new(Generations::default());
-    for generation in logs {
-        generations.insert(generation);
-    }
     let (lanes, spares) = sort_out(found, &replayed.bytes, clock.now_millis());
     let start = Start {
         next_generation: contents.first_free_generation(),
@@ -129,19 +126,41 @@ impl Engine {
     }
 }
 
-/// A generation that was listed, and the lane it serves if it has rows.
+/// An unsealed generation that was listed, and the lane it serves if it has rows.
 struct FoundGeneration {
     generation: Arc<Generation>,
     opening: Option<Opening>,
 }
 
-fn open_generations(storage: &Storage, contents: &Contents) -> Result<Vec<FoundGeneration>, Error> {
-    let open = |&id: &u32| {
-        let (file, opening) = LogFile::open(&storage.place, id)?;
-        let generation = Arc::new(Generation::over(id, file)?);
-        Ok(FoundGeneration { generation, opening })
-    };
-    contents.generations.iter().map(open).collect()
+/// Opens all files: the sealed ones are found by their summaries from then on, the others are
+/// returned, to be replayed.
+fn open_generations(
+    storage: &Storage,
+    contents: &Contents,
+    shards: &Shards,
+    generations: &Generations,
+) -> Result<Vec<FoundGeneration>, Error> {
+    let place = &storage.place;
+    let mut unsealed = Vec::new();
+    for listed in &contents.generations {
+        if listed.seal.is_some() {
+            let mut summaries = Vec::new();
+            let generation = Generation::reopen(place, listed, |shard, summary| {
+                summaries.push((shard, summary));
+            })?;
+            let generation = Arc::new(generation);
+            for (shard, summary) in summaries {
+                shards.seal(shard, &generation, summary);
+            }
+            generations.insert(generation);
+        } else {
+            let (file, opening) = LogFile::open(place, listed.id)?;
+            let generation = Arc::new(Generation::over(listed.id, file)?);
+            generations.insert(Arc::clone(&generation));
+            unsealed.push(FoundGeneration { generation, opening });
+        }
+    }
+    Ok(unsealed)
 }
 
 /// Which generation each lane goes on with, and which are spares. The others take no more records.

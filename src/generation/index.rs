@@ -50,8 +50,9 @@ impl Index {
         self.slots.len()
     }
 
-    pub(crate) fn rows(&self) -> impl Iterator<Item = u32> {
-        self.slots.iter().map(|slot| slot.row)
+    /// Tags and rows, in no order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.slots.iter().map(|slot| (slot.tag(), slot.row))
     }
 }
 

@@ -1,24 +1,27 @@
 //! Generations: records that expire together, in one file that is deleted as a whole.
 //!
 //! A generation is *spare* (its file is ready, nobody writes to it), *open* (a lane appends to
-//! it), then *closed to appends* (rotated) and at last *retired*, when the last of its records is
-//! over. Rows below its durable mark are in its file and read through its snapshot; rows above it
-//! are in the queue's batches and nowhere else.
+//! it), *frozen* (rotated: it takes no more records), *sealed* (its index is in its file, which
+//! never changes again) and at last *retired*, when the last of its records is over. Rows below its
+//! durable mark are in its file and read through its snapshot; rows above it are in the queue's
+//! batches and nowhere else.
 //!
 //! Invariant: the snapshot is published before the durable mark moves, so a row below the mark is
 //! always found in the snapshot that is read after it.
 
 mod index;
+mod sealed;
 
 use std::collections::BTreeMap;
 
 use roaring::RoaringBitmap;
 
 pub(crate) use index::Index;
+pub(crate) use sealed::Summary;
 
 use crate::error::Error;
 use crate::record::{Position, Record};
-use crate::storage::{LogFile, Marks, Snapshot, Storage};
+use crate::storage::{Blocks, Facts, Listed, LogFile, Marks, Place, SealedFile, Snapshot, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, RwLock};
 
 #[derive(Debug)]
@@ -31,11 +34,25 @@ pub(crate) struct Generation {
     durable_rows: AtomicU32,
     /// Rows of operations that still lack a reply.
     unanswered: Mutex<RoaringBitmap>,
+    /// Whether that has changed since it was last written to the manifest.
+    unanswered_changed: AtomicBool,
     /// When the last of its records is over. Moved by the queue, under its lock.
     retained_until: AtomicU64,
+    /// The first row of each run of the store that wrote to it, and the run's epoch.
+    epochs: Mutex<Vec<(u32, u32)>>,
+    /// Read-only from here on: set once its index is in the file.
+    sealed: OnceLock<Sealed>,
     /// Some shard's index is full: time to rotate.
     crowded: AtomicBool,
     retired: AtomicBool,
+}
+
+/// The file of a sealed generation, and the view of its index.
+#[derive(Debug)]
+struct Sealed {
+    file: SealedFile,
+    blocks: Blocks,
+    entries: u64,
 }
 
 impl Generation {
@@ -47,7 +64,10 @@ impl Generation {
             snapshot: RwLock::new(None),
             durable_rows: AtomicU32::new(0),
             unanswered: Mutex::default(),
+            unanswered_changed: AtomicBool::new(false),
             retained_until: AtomicU64::new(0),
+            epochs: Mutex::default(),
+            sealed: OnceLock::new(),
             crowded: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
@@ -61,6 +81,94 @@ impl Generation {
         // A fresh cell takes what it is given.
         let _ = generation.file.set(file);
         Ok(generation)
+    }
+
+    /// A generation that was sealed; the summary of each shard goes to `each`.
+    pub(crate) fn reopen(
+        place: &Place,
+        listed: &Listed,
+        mut each: impl FnMut(u8, Summary),
+    ) -> Result<Self, Error> {
+        let file = SealedFile::open(place, listed.id, listed.seal.as_ref())?;
+        file.summaries(|shard, bytes| {
+            each(shard, Summary::from_bytes(bytes)?);
+            Some(())
+        })?;
+        let Facts { retained_until, epochs, .. } = file.facts()?;
+        let unanswered = match &listed.unanswered[..] {
+            [] => RoaringBitmap::new(),
+            bytes => RoaringBitmap::deserialize_from(bytes).map_err(|error| {
+                let of = format_args!("the list of rows without a reply of {}", listed.id);
+                Error::corrupt(of).with_source(error)
+            })?,
+        };
+        let generation = Generation {
+            retained_until: AtomicU64::new(retained_until),
+            epochs: Mutex::new(epochs),
+            unanswered: Mutex::new(unanswered),
+            ..Generation::unmade(listed.id)
+        };
+        let view = generation.read_from(file)?;
+        generation.publish(view)?;
+        Ok(generation)
+    }
+
+    /// Closes the file, whose index is whole, and opens it read-only. Readers wait meanwhile.
+    pub(crate) fn turn_read_only(&self, place: &Place) -> Result<(), Error> {
+        let mut snapshot = self.snapshot.write();
+        drop(snapshot.take());
+        self.file.get().map_or(Ok(()), LogFile::close)?;
+        *snapshot = Some(Arc::new(self.read_from(SealedFile::open(place, self.id, None)?)?));
+        Ok(())
+    }
+
+    fn read_from(&self, file: SealedFile) -> Result<Snapshot, Error> {
+        let entries = file.facts()?.entries;
+        let (view, blocks) = file.views()?;
+        // Only the one who opens or seals it comes here, once.
+        let _ = self.sealed.set(Sealed { file, blocks, entries });
+        Ok(view)
+    }
+
+    /// Operations in the index of a sealed generation.
+    pub(crate) fn sealed_entries(&self) -> u64 {
+        self.sealed.get().map_or(0, |sealed| sealed.entries)
+    }
+
+    /// The view of a sealed generation's index.
+    pub(crate) fn blocks(&self) -> Result<&Blocks, Error> {
+        self.sealed.get().map(|sealed| &sealed.blocks).ok_or_else(Error::closed)
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.get().is_some()
+    }
+
+    /// The file, to write the index to.
+    pub(crate) fn log_file(&self) -> Result<&LogFile, Error> {
+        self.file.get().ok_or_else(Error::closed)
+    }
+
+    /// What is to be written of a generation that takes no more records.
+    pub(crate) fn facts(&self, entries: u64) -> Facts {
+        let epochs = self.epochs.lock().clone();
+        Facts { retained_until: self.retained_until(), entries, epochs }
+    }
+
+    /// Notes which run of the store writes the rows from here on.
+    pub(crate) fn begin_epoch(&self, row: u32, epoch: u32) {
+        let mut epochs = self.epochs.lock();
+        if epochs.last().is_none_or(|last| last.1 != epoch) {
+            epochs.push((row, epoch));
+        }
+    }
+
+    /// Whether a run of the store, or one before it, can have written a row: a later one may have
+    /// used a row again that a crash had taken from an earlier one.
+    pub(crate) fn was_written_by(&self, row: u32, epoch: u32) -> bool {
+        let epochs = self.epochs.lock();
+        let of_row = epochs.iter().rev().find(|(first, _)| *first <= row);
+        row < self.durable_rows() && of_row.is_some_and(|(_, written)| *written <= epoch)
     }
 
     /// The file, which is made now if it was not before.
@@ -120,7 +228,21 @@ impl Generation {
 
     /// Changes the list of rows that lack a reply.
     pub(crate) fn follow<T>(&self, change: impl FnOnce(&mut RoaringBitmap) -> T) -> T {
+        self.unanswered_changed.store(true, Ordering::Relaxed);
         change(&mut self.unanswered.lock())
+    }
+
+    /// The list as bytes, if it has changed since it was last taken.
+    pub(crate) fn take_changed_unanswered(&self) -> Option<Vec<u8>> {
+        if !self.unanswered_changed.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let mut unanswered = self.unanswered.lock();
+        unanswered.optimize();
+        let mut bytes = Vec::with_capacity(unanswered.serialized_size());
+        // Writing to memory does not fail.
+        unanswered.serialize_into(&mut bytes).ok()?;
+        Some(bytes)
     }
 
     pub(crate) fn unanswered(&self) -> RoaringBitmap {
@@ -134,7 +256,11 @@ impl Generation {
     /// Closes the file; readers get `Closed` from then on.
     pub(crate) fn close(&self) -> Result<(), Error> {
         drop(self.snapshot.write().take());
-        self.file.get().map_or(Ok(()), LogFile::close)
+        match (self.sealed.get(), self.file.get()) {
+            (Some(sealed), _) => sealed.file.close(),
+            (None, Some(file)) => file.close(),
+            (None, None) => Ok(()),
+        }
     }
 }
 

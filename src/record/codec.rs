@@ -92,15 +92,14 @@ impl Draft {
     pub(crate) fn of(record: &Record) -> Self {
         let wire = wire(record);
         let mut draft = Draft { plain: [FORMAT; PLAIN_BYTES], filled: 1, long: None };
-        match bincode::encode_into_slice(&wire, draft.plain.get_mut(1..).unwrap_or_default(), CONFIG)
-        {
-            Ok(written) => draft.filled += written,
-            // No field of a wire record is refused by the encoder: it is too long, and nothing else.
-            Err(_) => {
-                let mut long = bincode::encode_to_vec(&wire, CONFIG).unwrap_or_default();
-                long.insert(0, FORMAT);
-                draft.long = Some(long);
-            }
+        let room = draft.plain.get_mut(1..).unwrap_or_default();
+        if let Ok(written) = bincode::encode_into_slice(&wire, room, CONFIG) {
+            draft.filled += written;
+        } else {
+            // The encoder refuses no field of a wire record: it is too long, and nothing else.
+            let mut long = bincode::encode_to_vec(&wire, CONFIG).unwrap_or_default();
+            long.insert(0, FORMAT);
+            draft.long = Some(long);
         }
         draft
     }

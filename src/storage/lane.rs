@@ -36,7 +36,12 @@ impl Lane {
 impl Opening {
     /// Whether the file should take no more records at this time.
     pub(crate) fn is_over(&self, now: u64) -> bool {
-        now.saturating_sub(self.opened_at) >= self.lane.rotation_millis()
+        now >= self.over_at()
+    }
+
+    /// From when on it should take no more.
+    pub(crate) fn over_at(&self) -> u64 {
+        self.opened_at.saturating_add(self.lane.rotation_millis())
     }
 
     pub(super) fn to_bytes(self) -> [u8; 9] {

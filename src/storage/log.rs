@@ -5,19 +5,19 @@
 //! spare. Rows count from zero without gaps.
 
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition,
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition,
 };
 
 use super::engine::{InFile, database, guarded};
 use super::lane::Opening;
-use super::{FORMAT, File, Place};
+use super::{FORMAT, File, Place, missing_or_io};
 use crate::error::{Error, ErrorKind};
 use crate::record::{Position, Record, codec};
 use crate::sync::{Arc, Mutex};
 
 const LOG: TableDefinition<u32, &[u8]> = TableDefinition::new("log");
-const IDENTITY: TableDefinition<&str, &[u8]> = TableDefinition::new("identity");
+pub(super) const IDENTITY: TableDefinition<&str, &[u8]> = TableDefinition::new("identity");
 
 /// Name of a generation's file.
 pub(crate) fn file_name(generation: u32) -> String {
@@ -79,66 +79,27 @@ impl LogFile {
     /// Opens a listed file and checks that it is the one meant.
     pub(crate) fn open(place: &Place, generation: u32) -> Result<(Self, Option<Opening>), Error> {
         let name = file_name(generation);
-        let shown = place.name(&name);
-        let file = place.directory.open(&name).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::NotFound {
-                Error::corrupt(format_args!("{shown} is missing")).with_source(error)
-            } else {
-                place.io(&name, error)
-            }
-        })?;
+        let file = place.directory.open(&name);
+        let file = file.map_err(|error| missing_or_io(place, &name, error))?;
         if file.is_empty().map_err(|error| place.io(&name, error))? {
-            return Err(Error::corrupt(format_args!("{shown} is empty")));
+            return Err(Error::corrupt(format_args!("{} is empty", place.name(&name))));
         }
         let log = LogFile::over(place, generation, file)?;
-        let opening = log.identify(place)?;
+        let opening = log.with(|database| {
+            let read = database.begin_read().in_file(&log.name)?;
+            identify(&read, place, generation, &log.name)
+        })?;
         Ok((log, opening))
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
     }
 
     fn over(place: &Place, generation: u32, file: Box<dyn File>) -> Result<Self, Error> {
         let name: Arc<str> = place.name(&file_name(generation)).into();
         let database = database(&name, place.backend(file), place.cache_bytes_per_file)?;
         Ok(LogFile { generation, name, database: Mutex::new(Some(database)) })
-    }
-
-    fn identify(&self, place: &Place) -> Result<Option<Opening>, Error> {
-        let name = &self.name;
-        self.with(|database| {
-            let read = database.begin_read().in_file(name)?;
-            let identity = read.open_table(IDENTITY).in_file(name)?;
-            let row = |key: &str| -> Result<Option<Vec<u8>>, Error> {
-                let found = identity.get(key).in_file(name)?;
-                Ok(found.map(|found| found.value().to_vec()))
-            };
-            let format =
-                row("format")?.and_then(|row| Some(u32::from_le_bytes(row.try_into().ok()?)));
-            match format {
-                Some(FORMAT) => {}
-                Some(found) => {
-                    return Err(Error::new(
-                        ErrorKind::Incompatible { found, supported: FORMAT },
-                        format!(
-                            "{name} has format {found}, this version reads {FORMAT}: use a \
-                             matching version"
-                        ),
-                    ));
-                }
-                None => return Err(Error::corrupt(format_args!("{name} lacks its format"))),
-            }
-            if row("store")?.as_deref() != Some(&place.store[..])
-                || row("generation")?.as_deref() != Some(&self.generation.to_le_bytes()[..])
-            {
-                return Err(Error::corrupt(format_args!(
-                    "{name} belongs to another store or another generation"
-                )));
-            }
-            match row("lane")? {
-                None => Ok(None),
-                Some(bytes) => Opening::from_bytes(&bytes)
-                    .map(Some)
-                    .ok_or_else(|| Error::corrupt(format_args!("{name} names no lane"))),
-            }
-        })
     }
 
     /// Appends rows in one commit and returns a view that has them.
@@ -167,11 +128,9 @@ impl LogFile {
 
     /// A view of what is durable now.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
-        let name = &self.name;
         self.with(|database| {
-            let read = database.begin_read().in_file(name)?;
-            let table = read.open_table(LOG).in_file(name)?;
-            Ok(Snapshot { generation: self.generation, name: Arc::clone(name), table })
+            let read = database.begin_read().in_file(&self.name)?;
+            view(&read, self.generation, &self.name)
         })
     }
 
@@ -183,7 +142,7 @@ impl LogFile {
         }
     }
 
-    fn write(
+    pub(super) fn write(
         &self,
         two_phase: bool,
         work: impl FnOnce(&redb::WriteTransaction, &str) -> Result<(), Error>,
@@ -202,6 +161,57 @@ impl LogFile {
         let database = guard.as_ref().ok_or_else(Error::closed)?;
         guarded(&self.name, || work(database))
     }
+}
+
+/// Checks that a file is the one meant, and reads which lane it serves.
+pub(super) fn identify(
+    read: &ReadTransaction,
+    place: &Place,
+    generation: u32,
+    name: &str,
+) -> Result<Option<Opening>, Error> {
+    let identity = read.open_table(IDENTITY).in_file(name)?;
+    let row = |key: &str| -> Result<Option<Vec<u8>>, Error> {
+        let found = identity.get(key).in_file(name)?;
+        Ok(found.map(|found| found.value().to_vec()))
+    };
+    let format = row("format")?.and_then(|row| Some(u32::from_le_bytes(row.try_into().ok()?)));
+    match format {
+        Some(FORMAT) => {}
+        Some(found) => {
+            return Err(Error::new(
+                ErrorKind::Incompatible { found, supported: FORMAT },
+                format!(
+                    "{name} has format {found}, this version reads {FORMAT}: use a \
+                             matching version"
+                ),
+            ));
+        }
+        None => return Err(Error::corrupt(format_args!("{name} lacks its format"))),
+    }
+    if row("store")?.as_deref() != Some(&place.store[..])
+        || row("generation")?.as_deref() != Some(&generation.to_le_bytes()[..])
+    {
+        return Err(Error::corrupt(format_args!(
+            "{name} belongs to another store or another generation"
+        )));
+    }
+    match row("lane")? {
+        None => Ok(None),
+        Some(bytes) => Opening::from_bytes(&bytes)
+            .map(Some)
+            .ok_or_else(|| Error::corrupt(format_args!("{name} names no lane"))),
+    }
+}
+
+/// A view of the rows in a file.
+pub(super) fn view(
+    read: &ReadTransaction,
+    generation: u32,
+    name: &Arc<str>,
+) -> Result<Snapshot, Error> {
+    let table = read.open_table(LOG).in_file(name)?;
+    Ok(Snapshot { generation, name: Arc::clone(name), table })
 }
 
 /// A view of one generation's durable rows, shared by all readers until the next commit.

@@ -1,8 +1,9 @@
 //! `store.redb`: what the store is, and which generations it has.
 //!
 //! Small, and committed in two phases each time: it changes when the store is opened or closed
-//! and when a generation comes or goes, never for a claim. What it lists must exist; a generation
-//! file it does not list is a leftover of a crash and holds nothing that was acknowledged.
+//! and when a generation comes, is sealed or goes, never for a claim. What it lists must exist; a
+//! generation file it does not list is a leftover of a crash and holds nothing that was
+//! acknowledged.
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -17,12 +18,10 @@ pub(super) const NAME: &str = "store.redb";
 
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 const BYTES: TableDefinition<&str, &[u8]> = TableDefinition::new("bytes");
-const GENERATIONS: TableDefinition<u32, u8> = TableDefinition::new("generations");
+const GENERATIONS: TableDefinition<u32, &[u8]> = TableDefinition::new("generations");
+const UNANSWERED: TableDefinition<u32, &[u8]> = TableDefinition::new("unanswered");
 
 const CACHE_BYTES: usize = 1 << 20;
-
-/// State of a listed generation: one value so far; sealing adds its own.
-const UNSEALED: u8 = 0;
 
 /// What only grows, and must not fall back when the files that last showed it are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,15 +42,47 @@ pub(crate) struct Contents {
     pub(crate) next_generation: u32,
     /// Whether the last run closed the store.
     pub(crate) clean: bool,
-    /// Ids of the generations, ascending.
-    pub(crate) generations: Vec<u32>,
+    /// The generations, by their number.
+    pub(crate) generations: Vec<Listed>,
 }
+
+/// A generation that the manifest lists.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) id: u32,
+    pub(crate) seal: Option<Seal>,
+    /// Of a sealed one: its rows without a reply, as bytes of a bitmap.
+    pub(crate) unanswered: Vec<u8>,
+}
+
+/// What a file was when it was sealed: it never changes after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seal {
+    pub(crate) bytes: u64,
+    /// BLAKE3 of the file.
+    pub(crate) hash: [u8; 32],
+}
+
+/// Rows without a reply, by generation, as bytes of a bitmap.
+pub(crate) type Unanswered = Vec<(u32, Vec<u8>)>;
 
 impl Contents {
     /// A number that no generation has or had.
     pub(crate) fn first_free_generation(&self) -> u32 {
-        let after_listed = self.generations.iter().max().map_or(1, |id| id.saturating_add(1));
+        let last_listed = self.generations.iter().map(|listed| listed.id).max();
+        let after_listed = last_listed.map_or(1, |id| id.saturating_add(1));
         self.next_generation.max(after_listed)
+    }
+}
+
+impl Seal {
+    fn to_bytes(self) -> Vec<u8> {
+        [&self.bytes.to_le_bytes()[..], &self.hash].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (bytes, hash) = bytes.split_first_chunk()?;
+        Some(Seal { bytes: u64::from_le_bytes(*bytes), hash: hash.try_into().ok()? })
     }
 }
 
@@ -108,7 +139,7 @@ impl Manifest {
 
     pub(crate) fn add_generation(&self, id: u32, marks: Marks) -> Result<(), Error> {
         self.change(|tables| {
-            tables.generation(id, Some(UNSEALED))?;
+            tables.generations.insert(id, &[][..])?;
             tables.number_at_least("next_generation", u64::from(id) + 1)?;
             tables.marks(marks)
         })
@@ -116,15 +147,33 @@ impl Manifest {
 
     pub(crate) fn remove_generation(&self, id: u32, marks: Marks) -> Result<(), Error> {
         self.change(|tables| {
-            tables.generation(id, None)?;
+            tables.generations.remove(id)?;
+            tables.unanswered.remove(id)?;
+            tables.marks(marks)
+        })
+    }
+
+    /// Notes that a generation is sealed, and which rows lack a reply, there and in other sealed
+    /// generations: what is not sealed tells what happened since.
+    pub(crate) fn seal_generation(
+        &self,
+        id: u32,
+        seal: Seal,
+        unanswered: &Unanswered,
+        marks: Marks,
+    ) -> Result<(), Error> {
+        self.change(|tables| {
+            tables.generations.insert(id, &seal.to_bytes()[..])?;
+            tables.unanswered(unanswered)?;
             tables.marks(marks)
         })
     }
 
     /// Notes that everything was written and nobody was cut off.
-    pub(crate) fn end_epoch(&self, marks: Marks) -> Result<(), Error> {
+    pub(crate) fn end_epoch(&self, unanswered: &Unanswered, marks: Marks) -> Result<(), Error> {
         self.change(|tables| {
             tables.number("clean", 1)?;
+            tables.unanswered(unanswered)?;
             tables.marks(marks)
         })
     }
@@ -170,14 +219,19 @@ impl Manifest {
                 let found = found.ok_or_else(|| missing(name, key))?;
                 Ok(found.value().to_vec())
             };
-            let generations = match read.open_table(GENERATIONS) {
-                Ok(table) => table
-                    .iter()
-                    .and_then(|rows| rows.map(|row| row.map(|(id, _)| id.value())).collect())
-                    .in_file(name)?,
-                Err(redb::TableError::TableDoesNotExist(_)) => Vec::new(),
-                Err(error) => return Err(error).in_file(name),
-            };
+            let unanswered = read.open_table(UNANSWERED).in_file(name)?;
+            let mut generations = Vec::new();
+            for row in read.open_table(GENERATIONS).in_file(name)?.iter().in_file(name)? {
+                let (id, seal) = row.in_file(name)?;
+                let id = id.value();
+                let seal = match seal.value() {
+                    [] => None,
+                    bytes => Some(Seal::from_bytes(bytes).ok_or_else(|| missing(name, "seal"))?),
+                };
+                let rows = unanswered.get(id).in_file(name)?;
+                let unanswered = rows.map_or_else(Vec::new, |rows| rows.value().to_vec());
+                generations.push(Listed { id, seal, unanswered });
+            }
             Ok(Contents {
                 id: blob("id")?.try_into().map_err(|_| missing(name, "id"))?,
                 secret: Secret(blob("secret")?.try_into().map_err(|_| missing(name, "secret"))?),
@@ -205,6 +259,7 @@ impl Manifest {
                     numbers: write.open_table(NUMBERS).in_file(name)?,
                     bytes: write.open_table(BYTES).in_file(name)?,
                     generations: write.open_table(GENERATIONS).in_file(name)?,
+                    unanswered: write.open_table(UNANSWERED).in_file(name)?,
                 };
                 work(&mut tables).in_file(name)?;
             }
@@ -217,7 +272,8 @@ impl Manifest {
 struct Tables<'t> {
     numbers: redb::Table<'t, &'static str, u64>,
     bytes: redb::Table<'t, &'static str, &'static [u8]>,
-    generations: redb::Table<'t, u32, u8>,
+    generations: redb::Table<'t, u32, &'static [u8]>,
+    unanswered: redb::Table<'t, u32, &'static [u8]>,
 }
 
 impl Tables<'_> {
@@ -235,11 +291,11 @@ impl Tables<'_> {
         self.bytes.insert(key, value).map(drop)
     }
 
-    fn generation(&mut self, id: u32, state: Option<u8>) -> Result<(), redb::StorageError> {
-        match state {
-            Some(state) => self.generations.insert(id, state).map(drop),
-            None => self.generations.remove(id).map(drop),
+    fn unanswered(&mut self, unanswered: &Unanswered) -> Result<(), redb::StorageError> {
+        for (id, rows) in unanswered {
+            self.unanswered.insert(id, &rows[..])?;
         }
+        Ok(())
     }
 
     fn marks(&mut self, marks: Marks) -> Result<(), redb::StorageError> {

@@ -3,7 +3,7 @@
 //! ```text
 //! LOCK            held while open
 //! store.redb      manifest: format, id, secret, epoch, clock, the list of generations
-//! 00000007.redb   a generation: its identity, and its log of records
+//! 00000007.redb   a generation: its identity, its log of records, and its index once sealed
 //! *.tmp           a file being made; a leftover where a crash came in between
 //! ```
 //!
@@ -20,6 +20,7 @@ mod lane;
 mod log;
 mod manifest;
 mod memory;
+mod sealed;
 
 use std::fmt::Display;
 use std::io;
@@ -29,8 +30,9 @@ pub(crate) use directory::{Directory, File};
 pub(crate) use disk::Disk;
 pub(crate) use lane::{Lane, Opening};
 pub(crate) use log::{LogFile, Rows, Snapshot};
-pub(crate) use manifest::{Contents, Manifest, Marks};
+pub(crate) use manifest::{Contents, Listed, Manifest, Marks};
 pub(crate) use memory::Memory;
+pub(crate) use sealed::{Blocks, Facts, SealedFile, ShardBytes};
 
 use crate::error::{Error, ErrorKind};
 use crate::identity::StoreId;
@@ -42,8 +44,12 @@ pub(crate) const FORMAT: u32 = 1;
 
 const LOCK: &str = "LOCK";
 
-/// Files are opened with this share of the cache each; redb fills it as it reads and writes.
+/// Files that are written to are opened with this share of the cache each; redb fills it as it
+/// reads and writes.
 const FILES_PER_CACHE: usize = 8;
+
+/// And sealed files with this share.
+const SEALED_FILES_PER_CACHE: usize = 64;
 
 /// Where files of one store are made and opened, and with what.
 #[derive(Debug, Clone)]
@@ -52,6 +58,7 @@ pub(crate) struct Place {
     pub(crate) halt: Halt,
     store: StoreId,
     cache_bytes_per_file: usize,
+    cache_bytes_per_sealed_file: usize,
 }
 
 impl Place {
@@ -96,6 +103,7 @@ impl Storage {
             halt: Halt::default(),
             store: StoreId::default(),
             cache_bytes_per_file: cache_bytes / FILES_PER_CACHE,
+            cache_bytes_per_sealed_file: cache_bytes / SEALED_FILES_PER_CACHE,
         };
         let names = list(&*place.directory)?;
         if !names.iter().any(|name| name == manifest::NAME) {
@@ -104,11 +112,12 @@ impl Storage {
         let names = list(&*place.directory)?;
         let (manifest, contents) = Manifest::open(&place)?;
         place.store = contents.id;
-        for name in names.iter().filter(|name| is_leftover(name, &contents.generations)) {
+        let listed: Vec<u32> = contents.generations.iter().map(|listed| listed.id).collect();
+        for name in names.iter().filter(|name| is_leftover(name, &listed)) {
             place.directory.remove(name).map_err(|error| place.io(name, error))?;
         }
         if !contents.clean {
-            for &generation in &contents.generations {
+            for &generation in &listed {
                 // Best effort: a file that is missing is reported when it is opened.
                 let _ = place.directory.drop_cached(&log::file_name(generation));
             }
@@ -171,6 +180,15 @@ impl Drop for Unlock {
         if let Some(directory) = &self.0 {
             directory.unlock();
         }
+    }
+}
+
+/// A listed file that is not there is damage; anything else is the system's word.
+fn missing_or_io(place: &Place, name: &str, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        Error::corrupt(format_args!("{} is missing", place.name(name))).with_source(error)
+    } else {
+        place.io(name, error)
     }
 }
 

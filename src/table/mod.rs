@@ -21,14 +21,14 @@ pub(crate) use walk::Walk;
 
 use crate::commit::{BatchCell, Committer, Room};
 use crate::error::{Error, ErrorKind};
-use crate::generation::Generation;
+use crate::generation::{Generation, Summary};
 use crate::identity::{OperationId, SHARDS};
 use crate::record::transition::{
     Answer, Found, Intent, Moment, Standing, Verdict, standing, transition,
 };
 use crate::record::{Position, Record, State};
 use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
-use shard::Shard;
+use shard::{SealedShard, Shard};
 
 /// Waiters a store takes: each is a parked thread or task of the caller's.
 const MAX_WAITERS: usize = 1 << 20;
@@ -111,7 +111,15 @@ impl Shards {
 
     fn of(&self, operation: OperationId) -> MutexGuard<'_, Shard> {
         // A shard number is one byte and there are as many shards as bytes.
-        self.all[operation.shard()].lock()
+        self.all[usize::from(operation.shard())].lock()
+    }
+
+    /// Finds a generation's records by a summary from now on.
+    pub(crate) fn seal(&self, shard: u8, generation: &Arc<Generation>, summary: Summary) {
+        let (generation, summary) = (Arc::clone(generation), Arc::new(summary));
+        let index = self.all[usize::from(shard)].lock().seal(generation, summary);
+        // With no lock held.
+        drop(index);
     }
 
     fn tag(&self, operation: OperationId) -> u64 {
@@ -269,6 +277,18 @@ impl Table {
         }
     }
 
+    /// The entries of one shard of an unsealed generation, sorted.
+    pub(crate) fn entries_of(&self, shard: u8, generation: u32) -> Vec<(u64, u32)> {
+        let mut entries = self.shards.all[usize::from(shard)].lock().entries_of(generation);
+        entries.sort_unstable();
+        entries
+    }
+
+    /// Finds a generation's records by a summary in place of the index in memory, which is freed.
+    pub(crate) fn seal(&self, shard: u8, generation: &Arc<Generation>, summary: Summary) {
+        self.shards.seal(shard, generation, summary);
+    }
+
     /// Frees what is kept in memory of a generation. Nobody finds a record of it any more.
     pub(crate) fn forget_generation(&self, id: u32) {
         for shard in &self.shards.all {
@@ -289,7 +309,34 @@ impl Table {
         })
     }
 
+    /// The newest record of an operation, whatever its age; its shard is locked by the caller.
     fn find(&self, shard: &Shard, operation: OperationId) -> Result<Option<Seen>, Error> {
+        match self.find_unsealed(shard, operation)? {
+            Some(seen) => Ok(Some(seen)),
+            None => self.find_sealed(shard, operation),
+        }
+    }
+
+    fn find_sealed(&self, shard: &Shard, operation: OperationId) -> Result<Option<Seen>, Error> {
+        let tag = self.shards.tag(operation);
+        let mut newest: Option<Found> = None;
+        for SealedShard { generation, summary } in shard.sealed_with(tag) {
+            for row in summary.rows(generation.blocks()?, operation.shard(), tag)? {
+                // It may be this operation's, so an error is not to be passed over.
+                let (record, _) = self.read(generation, row)?;
+                let is_newer =
+                    newest.as_ref().is_none_or(|newest| newest.record.sequence < record.sequence);
+                if record.operation == operation && is_newer {
+                    let position = Position { generation: generation.id, row };
+                    let owner_dropped = shard.is_dropped(record.fence);
+                    newest = Some(Found { record, position, owner_dropped });
+                }
+            }
+        }
+        Ok(newest.map(|found| Seen { found, rests_on: None }))
+    }
+
+    fn find_unsealed(&self, shard: &Shard, operation: OperationId) -> Result<Option<Seen>, Error> {
         let tag = self.shards.tag(operation);
         for of in shard.indexes() {
             let mut hit = Ok(None);

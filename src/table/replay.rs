@@ -2,7 +2,7 @@
 
 use super::Shards;
 use crate::error::Error;
-use crate::generation::Generation;
+use crate::generation::{Generation, Generations};
 use crate::identity::OperationId;
 use crate::record::Position;
 use crate::sync::Arc;
@@ -18,11 +18,22 @@ pub(crate) struct Replayed {
     pub(crate) bytes: Vec<u64>,
 }
 
-/// Lists the newest record of each operation of these generations, oldest generation first.
-pub(crate) fn replay(shards: &Shards, generations: &[Arc<Generation>]) -> Result<Replayed, Error> {
+/// A record of another generation, and the run of the store that took its place.
+struct Superseded {
+    operation: OperationId,
+    epoch: u32,
+    prev: Position,
+}
+
+/// Lists the newest record of each operation of the unsealed generations, oldest generation first.
+pub(crate) fn replay(
+    shards: &Shards,
+    generations: &Generations,
+    unsealed: &[Arc<Generation>],
+) -> Result<Replayed, Error> {
     let mut replayed = Replayed::default();
-    let mut later: Vec<(OperationId, Position)> = Vec::new();
-    for generation in generations {
+    let mut later: Vec<Superseded> = Vec::new();
+    for generation in unsealed {
         let mut bytes = 0;
         generation.follow(|unanswered| {
             generation.snapshot()?.replay(|row, record, len| {
@@ -30,6 +41,7 @@ pub(crate) fn replay(shards: &Shards, generations: &[Arc<Generation>]) -> Result
                 replayed.last_sequence = replayed.last_sequence.max(record.sequence);
                 replayed.last_change = replayed.last_change.max(record.changed_at);
                 generation.retain_until(record.retained_until);
+                generation.begin_epoch(row, record.epoch);
                 if record.is_unanswered() {
                     unanswered.insert(row);
                 }
@@ -38,8 +50,11 @@ pub(crate) fn replay(shards: &Shards, generations: &[Arc<Generation>]) -> Result
                     Some(prev) if prev.generation == generation.id => {
                         unanswered.remove(prev.row);
                     }
-                    // Of another lane's file, which may be listed only later.
-                    Some(prev) => later.push((record.operation, prev)),
+                    // Of another file, which may be listed only later.
+                    Some(prev) => {
+                        let (operation, epoch) = (record.operation, record.epoch);
+                        later.push(Superseded { operation, epoch, prev });
+                    }
                     None => {}
                 }
                 let tag = shards.tag(record.operation);
@@ -53,18 +68,19 @@ pub(crate) fn replay(shards: &Shards, generations: &[Arc<Generation>]) -> Result
             })
         })?;
         replayed.bytes.push(bytes);
-        for &(operation, prev) in &later {
-            let listed = generations.iter().find(|listed| listed.id == prev.generation);
-            let Some(listed) = listed.filter(|listed| listed.id <= generation.id) else { continue };
+        later.retain(|Superseded { operation, epoch, prev }| {
+            if prev.generation > generation.id {
+                return true;
+            }
             // A crash between two files of a batch can have lost the row, and another operation
             // may have it since.
-            let row = listed.durable(prev.row)?;
-            if row.is_some_and(|record| record.operation == operation) {
-                listed.follow(|unanswered| unanswered.remove(prev.row));
-                shards.of(operation).displace(shards.tag(operation), prev);
+            let of = generations.get(prev.generation);
+            if let Some(of) = of.filter(|of| of.was_written_by(prev.row, *epoch)) {
+                of.follow(|unanswered| unanswered.remove(prev.row));
+                shards.of(*operation).displace(shards.tag(*operation), *prev);
             }
-        }
-        later.retain(|(_, prev)| prev.generation > generation.id);
+            false
+        });
     }
     Ok(replayed)
 }

@@ -1,13 +1,15 @@
 //! One of 256 shards: where the newest record of each of its operations is.
 //!
 //! Invariant: of all unsealed generations, at most one index has an entry for an operation, and
-//! it is that of its newest record. An entry is taken out, exactly, when a newer one goes in.
+//! it is that of its newest record. An entry is taken out, exactly, when a newer one goes in. So
+//! what an unsealed index has is newer than whatever a sealed one has. Sealed indexes keep the
+//! entries they were sealed with: of those for one operation, the largest sequence counts.
 
 use std::collections::HashMap;
 
 use super::Counts;
 use super::flights::FlightCell;
-use crate::generation::{Generation, Index};
+use crate::generation::{Generation, Index, Summary};
 use crate::identity::OperationId;
 use crate::record::Position;
 use crate::sync::Arc;
@@ -17,14 +19,22 @@ const FEW_MARKS: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
-    /// By age of the generation, newest last.
+    /// Of unsealed generations, by age, newest last.
     indexes: Vec<ShardIndex>,
+    /// Of sealed generations, in no order.
+    sealed: Vec<SealedShard>,
     /// Fences of dropped tickets, with the end of their leases: past that, the mark says no more
     /// than the record does.
     dropped: HashMap<u64, u64>,
     sweep_at: usize,
     pub(super) flights: HashMap<OperationId, Arc<FlightCell>>,
     pub(super) counts: Counts,
+}
+
+#[derive(Debug)]
+pub(super) struct SealedShard {
+    pub(super) generation: Arc<Generation>,
+    pub(super) summary: Arc<Summary>,
 }
 
 #[derive(Debug)]
@@ -77,10 +87,41 @@ impl Shard {
         }
     }
 
-    pub(super) fn forget_generation(&mut self, id: u32) {
-        self.indexes.retain(|of| of.generation.id != id);
+    /// The entries of an unsealed generation, in no order.
+    pub(super) fn entries_of(&self, generation: u32) -> Vec<(u64, u32)> {
+        match self.at(generation) {
+            Ok(at) => self.indexes[at].index.entries().collect(),
+            Err(_) => Vec::new(),
+        }
     }
 
+    /// Finds a generation's records by its summary from now on; returns its index in memory, for
+    /// the caller to drop with no lock held.
+    pub(super) fn seal(
+        &mut self,
+        generation: Arc<Generation>,
+        summary: Arc<Summary>,
+    ) -> Option<ShardIndex> {
+        let index = self.at(generation.id).ok().map(|at| self.indexes.remove(at));
+        self.sealed.push(SealedShard { generation, summary });
+        index
+    }
+
+    /// The sealed generations that may have a tag.
+    pub(super) fn sealed_with(&self, tag: u64) -> impl Iterator<Item = &SealedShard> {
+        self.sealed.iter().filter(move |of| of.summary.may_have(tag))
+    }
+
+    pub(super) fn sealed(&self) -> impl Iterator<Item = &SealedShard> {
+        self.sealed.iter()
+    }
+
+    pub(super) fn forget_generation(&mut self, id: u32) {
+        self.indexes.retain(|of| of.generation.id != id);
+        self.sealed.retain(|of| of.generation.id != id);
+    }
+
+    /// Entries of unsealed generations.
     pub(super) fn entries(&self) -> usize {
         self.indexes.iter().map(|of| of.index.len()).sum()
     }

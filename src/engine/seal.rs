@@ -1,0 +1,87 @@
+//! Sealing: the index of a frozen generation goes from memory to its file.
+//!
+//! ```text
+//! copy a shard ─► sort ─► filter and blocks ─► commit some shards ─┐ (256 shards)
+//!   file closed ◄── facts ◄────────────────────────────────────────┘
+//!   └► opened read-only ─► hashed ─► listed as sealed ─► shards turn to their filters
+//! ```
+//!
+//! A crash anywhere before it is listed leaves a log to be replayed and sealed again; what was
+//! written of its index is cleared away then. Until the shards turn to their filters, everything
+//! is found through the index in memory.
+
+use super::Engine;
+use crate::error::Error;
+use crate::generation::{Generation, Summary};
+use crate::sync::{Arc, yield_now};
+
+/// Shards written in one commit: 3 MB of a full generation, so that no commit of a claim waits
+/// behind a long sync.
+const SHARDS_PER_COMMIT: usize = 16;
+
+impl Engine {
+    /// Seals the oldest generation that takes no more records. `false` where there is none.
+    pub(super) fn seal_next(&self) -> Result<bool, Error> {
+        let is_next = |of: &&Arc<Generation>| !of.is_sealed() && self.committer.is_frozen(of);
+        match self.generations.all().iter().find(is_next) {
+            Some(generation) => self.seal(generation).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn seal(&self, generation: &Arc<Generation>) -> Result<(), Error> {
+        let Some(summaries) = self.write_index(generation)? else { return Ok(()) };
+        self.storage.check_in_place()?;
+        generation.turn_read_only(&self.storage.place)?;
+        let goes_on = || {
+            yield_now();
+            !self.keeper.is_stopping()
+        };
+        // Closed in the middle of it, the store opens it unsealed the next time.
+        let Some(seal) = self.storage.place.hash(generation.id, goes_on)? else { return Ok(()) };
+        let unanswered = self.changed_unanswered();
+        let marks = self.committer.marks();
+        self.storage.manifest.seal_generation(generation.id, seal, &unanswered, marks)?;
+        for (shard, summary) in (0..=u8::MAX).zip(summaries) {
+            self.table.seal(shard, generation, summary);
+        }
+        Ok(())
+    }
+
+    /// Writes a generation's index and returns what is kept of it in memory, or nothing where the
+    /// store is being closed.
+    fn write_index(&self, generation: &Arc<Generation>) -> Result<Option<Vec<Summary>>, Error> {
+        let two_phase = self.committer.two_phase();
+        let file = generation.log_file()?;
+        let shards: Vec<u8> = (0..=u8::MAX).collect();
+        let mut summaries = Vec::with_capacity(shards.len());
+        let mut entries = 0;
+        for some in shards.chunks(SHARDS_PER_COMMIT) {
+            if self.keeper.is_stopping() {
+                return Ok(None);
+            }
+            let mut written = Vec::with_capacity(some.len());
+            for &shard in some {
+                let listed = self.table.entries_of(shard, generation.id);
+                entries += listed.len() as u64;
+                let (summary, bytes) = Summary::build(shard, &listed);
+                summaries.push(summary);
+                written.push(bytes);
+                yield_now();
+            }
+            file.add_shards(&written, two_phase)?;
+            // The next lane may have begun meanwhile.
+            self.committer.prepare_spare()?;
+        }
+        file.finish_index(&generation.facts(entries), two_phase)?;
+        Ok(Some(summaries))
+    }
+
+    /// The rows without a reply of each sealed generation where they have changed since they were
+    /// last written down.
+    pub(super) fn changed_unanswered(&self) -> Vec<(u32, Vec<u8>)> {
+        let all = self.generations.all();
+        let sealed = all.iter().filter(|of| of.is_sealed());
+        sealed.filter_map(|of| Some((of.id, of.take_changed_unanswered()?))).collect()
+    }
+}
