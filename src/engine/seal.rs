@@ -13,11 +13,11 @@
 use super::Engine;
 use crate::error::Error;
 use crate::generation::{Generation, Summary};
+use crate::identity::SHARDS;
 use crate::sync::{Arc, yield_now};
 
-/// Shards written in one commit: 3 MB of a full generation, so that no commit of a claim waits
-/// behind a long sync.
-const SHARDS_PER_COMMIT: usize = 16;
+/// Entries written in one commit: 3 MB, so that no commit of a claim waits behind a long sync.
+const ENTRIES_PER_COMMIT: usize = 1 << 18;
 
 impl Engine {
     /// Seals the oldest generation that takes no more records. `false` where there is none.
@@ -53,27 +53,27 @@ impl Engine {
     fn write_index(&self, generation: &Arc<Generation>) -> Result<Option<Vec<Summary>>, Error> {
         let two_phase = self.committer.two_phase();
         let file = generation.log_file()?;
-        let shards: Vec<u8> = (0..=u8::MAX).collect();
-        let mut summaries = Vec::with_capacity(shards.len());
-        let mut entries = 0;
-        for some in shards.chunks(SHARDS_PER_COMMIT) {
+        let mut summaries = Vec::with_capacity(SHARDS);
+        let mut unwritten = Vec::new();
+        let (mut entries, mut written_entries) = (0, 0);
+        for shard in 0..=u8::MAX {
             if self.keeper.is_stopping() {
                 return Ok(None);
             }
-            let mut written = Vec::with_capacity(some.len());
-            for &shard in some {
-                let listed = self.table.entries_of(shard, generation.id);
-                entries += listed.len() as u64;
-                let (summary, bytes) = Summary::build(shard, &listed);
-                summaries.push(summary);
-                written.push(bytes);
-                yield_now();
+            let listed = self.table.entries_of(shard, generation.id);
+            entries += listed.len();
+            let (summary, bytes) = Summary::build(shard, &listed);
+            summaries.push(summary);
+            unwritten.push(bytes);
+            if entries - written_entries >= ENTRIES_PER_COMMIT || shard == u8::MAX {
+                file.add_shards(&std::mem::take(&mut unwritten), two_phase)?;
+                written_entries = entries;
+                // The next lane may have begun meanwhile.
+                self.committer.prepare_spare()?;
             }
-            file.add_shards(&written, two_phase)?;
-            // The next lane may have begun meanwhile.
-            self.committer.prepare_spare()?;
+            yield_now();
         }
-        file.finish_index(&generation.facts(entries), two_phase)?;
+        file.finish_index(&generation.facts(entries as u64), two_phase)?;
         Ok(Some(summaries))
     }
 
