@@ -48,7 +48,7 @@ pub enum Owner {
 /// | [`max_reply_bytes`](Options::max_reply_bytes) | 8 MiB | |
 /// | [`queue_bytes`](Options::queue_bytes) | 64 MiB | memory of what waits to be committed |
 /// | [`cache_bytes`](Options::cache_bytes) | 64 MiB | memory of the engine's page cache, for eight files |
-/// | [`index_entries`](Options::index_entries) | 14,336 × 256 | memory of one generation's index: 54.5 MB when full |
+/// | [`index_entries`](Options::index_entries) | 12,800 × 256 | memory of one generation's index: 54.5 MB when full |
 /// | [`generation_bytes`](Options::generation_bytes) | 1 GiB | size of a file, and time to reopen after a crash |
 ///
 /// ```
@@ -95,7 +95,7 @@ impl Options {
             max_reply_bytes: 8 * MIB,
             queue_bytes: 64 * MIB,
             cache_bytes: 64 * MIB,
-            index_entries: 14_336,
+            index_entries: 12_800,
             generation_bytes: 1 << 30,
             clock: Source::default(),
             tag_mask: u64::MAX,
@@ -162,7 +162,8 @@ impl Options {
     }
 
     /// Entries in each of the 256 shards of a generation's index before the next generation is
-    /// begun. 7/8 of a power of two wastes no memory; at least 8.
+    /// begun; at least 8. The default keeps the file of a generation of plain claims below the size
+    /// from which the engine leaves room in the middle of it when it is sealed.
     pub fn index_entries(mut self, entries: usize) -> Self {
         self.index_entries = entries;
         self

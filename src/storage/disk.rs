@@ -1,8 +1,10 @@
 //! A directory of the operating system.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use redb::StorageBackend;
@@ -155,28 +157,50 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 #[derive(Debug)]
 struct DiskFile {
     file: FileBackend,
-    /// Below this, the file has data or zeros that were written. Nothing above it was written.
-    filled: Mutex<u64>,
+    filled: Mutex<Filled>,
+}
+
+/// Where a file has data or zeros that were written; the rest are holes. There are few stretches:
+/// redb fills each part that a file grew by in order, but for its end, which it may take first.
+#[derive(Debug)]
+struct Filled(BTreeMap<u64, u64>);
+
+impl Filled {
+    /// What is to be filled before this stretch is written, in a file of this length.
+    fn ahead_of(&mut self, offset: u64, end: u64, len: u64) -> Range<u64> {
+        let next = self.0.range(offset + 1..).next().map_or(u64::MAX, |(start, _)| *start);
+        let until = (end + AHEAD_BYTES).min(len).min(next).max(end);
+        match self.0.range_mut(..=offset).next_back() {
+            Some((_, filled)) if *filled >= end => end..end,
+            Some((_, filled)) if *filled >= offset => std::mem::replace(filled, until)..until,
+            _ => {
+                self.0.insert(offset, until);
+                offset..until
+            }
+        }
+    }
+
+    fn cut(&mut self, len: u64) {
+        self.0.retain(|start, _| *start < len);
+        self.0.values_mut().for_each(|end| *end = len.min(*end));
+    }
 }
 
 impl DiskFile {
     /// What a file has when it is opened is left as it is.
     fn over(file: FileBackend) -> io::Result<Self> {
-        let filled = Mutex::new(file.len()?);
+        let filled = Mutex::new(Filled(BTreeMap::from([(0, file.len()?)])));
         Ok(DiskFile { file, filled })
     }
 
-    fn fill_ahead(&self, end: u64) -> io::Result<()> {
+    fn fill_ahead(&self, offset: u64, end: u64) -> io::Result<()> {
         let mut filled = self.filled.lock();
-        if end <= *filled {
-            return Ok(());
-        }
-        let until = (end + AHEAD_BYTES).min(self.file.len()?).max(end);
-        while *filled < until {
-            let left = usize::try_from(until - *filled).unwrap_or(usize::MAX);
+        let mut hole = filled.ahead_of(offset, end, self.file.len()?);
+        while hole.start < hole.end {
+            let left = usize::try_from(hole.end - hole.start).unwrap_or(usize::MAX);
             let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
-            self.file.write(*filled, zeros)?;
-            *filled += zeros.len() as u64;
+            self.file.write(hole.start, zeros)?;
+            hole.start += zeros.len() as u64;
         }
         Ok(())
     }
@@ -192,18 +216,61 @@ impl File for DiskFile {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.fill_ahead(offset + data.len() as u64)?;
+        self.fill_ahead(offset, offset + data.len() as u64)?;
         self.file.write(offset, data)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)?;
-        let mut filled = self.filled.lock();
-        *filled = len.min(*filled);
+        self.filled.lock().cut(len);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_jump_to_the_end_leaves_a_hole_that_is_filled_when_it_is_reached() {
+        let mut filled = Filled(BTreeMap::from([(0, MIB)]));
+        let len = 100 * MIB;
+        assert_eq!(filled.ahead_of(0, MIB, len), MIB..MIB);
+        assert_eq!(filled.ahead_of(MIB, MIB + 4096, len), MIB..2 * MIB + 4096);
+        assert_eq!(filled.ahead_of(90 * MIB, 90 * MIB + 4096, len), 90 * MIB..91 * MIB + 4096);
+        assert_eq!(filled.ahead_of(2 * MIB, 89 * MIB + 5, len), 2 * MIB + 4096..90 * MIB);
+        assert_eq!(filled.ahead_of(99 * MIB, 100 * MIB, len), 99 * MIB..100 * MIB);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_was_filled_before_and_nothing_that_was_written_is_filled(
+            writes in prop::collection::vec((0u64..64, 1u64..4), 1..60),
+        ) {
+            // Blocks of a quarter of a megabyte, in a file of 64 of them.
+            let block = MIB / 4;
+            let mut filled = Filled(BTreeMap::from([(0, block)]));
+            let mut is_filled = [false; 68];
+            is_filled[0] = true;
+            for (at, blocks) in writes {
+                let (start, end) = (at * block, (at + blocks) * block);
+                let hole = filled.ahead_of(start, end, 68 * block);
+                prop_assert!(hole.start % block == 0 && hole.end % block == 0);
+                for number in hole.start / block..hole.end / block {
+                    // But for what the write itself covers.
+                    let covered = (at..at + blocks).contains(&number);
+                    prop_assert!(covered || !is_filled[number as usize], "{number} again");
+                    is_filled[number as usize] = true;
+                }
+                prop_assert!((at..at + blocks).all(|number| is_filled[number as usize]));
+            }
+        }
     }
 }
