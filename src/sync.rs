@@ -23,6 +23,24 @@ pub(crate) fn spawn(
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
+/// Does the same with several things at once, a thread each, and returns what came of them in order.
+pub(crate) fn at_once<T: Send, R: Send>(things: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> =
+            things.into_iter().map(|thing| scope.spawn(move || work(thing))).collect();
+        let results = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        results.collect()
+    })
+}
+
+/// How many threads run at once here.
+pub(crate) fn parallelism() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Wakes a caller's task. What a waker runs is the caller's code: its panic is not ours, and must
 /// not keep the next one asleep.
 pub(crate) fn wake(waker: Waker) {

@@ -28,6 +28,10 @@ impl Slot {
 }
 
 impl Index {
+    pub(crate) fn with_capacity(entries: usize) -> Self {
+        Index { slots: HashTable::with_capacity(entries) }
+    }
+
     /// The first row under `tag` that `is_meant` says yes to.
     pub(crate) fn find(&self, tag: u64, mut is_meant: impl FnMut(u32) -> bool) -> Option<u32> {
         // A tag is a keyed hash already.

@@ -121,6 +121,47 @@ impl Draft {
 
 /// Reads the record that stands at `position`. Copies what it keeps.
 pub(crate) fn decode(row: &[u8], position: Position) -> Result<Record, CodecError> {
+    record(&read(row, position)?).ok_or(CodecError::Fields)
+}
+
+/// What an index has to know of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Glance {
+    pub(crate) operation: OperationId,
+    pub(crate) sequence: u64,
+    pub(crate) prev: Option<Position>,
+    pub(crate) epoch: u32,
+    pub(crate) changed_at: u64,
+    pub(crate) retained_until: u64,
+    pub(crate) is_unanswered: bool,
+}
+
+/// Reads of a record what an index has to know of it, and copies nothing.
+pub(crate) fn glance(row: &[u8], position: Position) -> Result<Glance, CodecError> {
+    let wire = read(row, position)?;
+    let is_unanswered = matches!(wire.state, IN_FLIGHT | RELEASED);
+    let changed_at = wire.changed_at.unwrap_or(wire.claimed_at);
+    let from = if wire.flags & FROM_FIRST_CLAIM == 0 { changed_at } else { wire.claimed_at };
+    let expires_at = match wire.state {
+        // Zero where nobody owns it.
+        IN_FLIGHT | RELEASED | COMPLETED | FAILED | EXHAUSTED => {
+            from.saturating_add(wire.window).max(wire.lease_until)
+        }
+        FORGOTTEN => 0,
+        _ => return Err(CodecError::Fields),
+    };
+    Ok(Glance {
+        operation: OperationId(wire.operation),
+        sequence: wire.sequence,
+        prev: wire.prev.map(|(generation, row)| Position { generation, row }),
+        epoch: wire.epoch,
+        changed_at,
+        retained_until: wire.retained_until.unwrap_or(expires_at),
+        is_unanswered,
+    })
+}
+
+fn read(row: &[u8], position: Position) -> Result<Wire<'_>, CodecError> {
     let (covered, sum) = row.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Short)?;
     let (&format, bytes) = covered.split_first().ok_or(CodecError::Short)?;
     if checksum(position, covered) != u32::from_le_bytes(*sum) {
@@ -134,7 +175,7 @@ pub(crate) fn decode(row: &[u8], position: Position) -> Result<Record, CodecErro
     if read != bytes.len() {
         return Err(CodecError::Fields);
     }
-    record(&wire).ok_or(CodecError::Fields)
+    Ok(wire)
 }
 
 const CONFIG: bincode::config::Configuration<

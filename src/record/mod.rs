@@ -129,11 +129,10 @@ impl Record {
             WindowFrom::LastChange => self.changed_at,
             WindowFrom::FirstClaim => self.claimed_at,
         };
-        let window_end = from.saturating_add(self.window);
         match self.state {
-            State::InFlight { lease_until } => window_end.max(lease_until),
+            State::InFlight { lease_until } => from.saturating_add(self.window).max(lease_until),
             State::Forgotten => 0,
-            _ => window_end,
+            _ => from.saturating_add(self.window),
         }
     }
 

@@ -4,16 +4,19 @@
 //! place is noticed. Which lane it serves is written with its first rows; until then it is a
 //! spare. Rows count from zero without gaps.
 
+use std::ops::Range;
+
 use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, TableDefinition,
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata,
+    TableDefinition,
 };
 
 use super::engine::{InFile, database, guarded};
 use super::lane::Opening;
 use super::{FORMAT, File, Place, missing_or_io};
 use crate::error::{Error, ErrorKind};
-use crate::record::{Position, Record, codec};
+use crate::record::codec::{self, Glance};
+use crate::record::{Position, Record};
 use crate::sync::{Arc, Mutex};
 
 const LOG: TableDefinition<u32, &[u8]> = TableDefinition::new("log");
@@ -236,19 +239,26 @@ impl Snapshot {
             .map_err(|_| Error::corrupt(format_args!("{} has too many rows", self.name)))
     }
 
-    /// Reads all rows in order, with the bytes each takes, up to the first that cannot be read.
-    pub(crate) fn replay(&self, mut each: impl FnMut(u32, &Record, usize)) -> Result<(), Error> {
-        let mut expected = 0;
+    /// Reads some rows in order, with the bytes each takes, up to the first that cannot be read.
+    pub(crate) fn replay(
+        &self,
+        rows: Range<u32>,
+        mut each: impl FnMut(u32, Glance, usize),
+    ) -> Result<(), Error> {
         guarded(&self.name, || {
-            for entry in self.table.iter().in_file(&self.name)? {
-                let (row, bytes) = entry.in_file(&self.name)?;
-                let row = row.value();
-                if row != expected {
-                    return Err(self.corrupt(expected, &"it is not there"));
+            let mut found = self.table.range(rows.clone()).in_file(&self.name)?;
+            for row in rows {
+                let Some(entry) = found.next() else {
+                    return Err(self.corrupt(row, &"it is not there"));
+                };
+                let (stands_at, bytes) = entry.in_file(&self.name)?;
+                if stands_at.value() != row {
+                    return Err(self.corrupt(row, &"it is not there"));
                 }
-                let bytes = bytes.value();
-                each(row, &self.decode(row, bytes)?, bytes.len());
-                expected = row.saturating_add(1);
+                let position = Position { generation: self.generation, row };
+                let glance = codec::glance(bytes.value(), position)
+                    .map_err(|error| self.corrupt(row, &error).with_source(error))?;
+                each(row, glance, bytes.value().len());
             }
             Ok(())
         })

@@ -186,7 +186,7 @@ impl Table {
     /// Lists an appended record as its operation's newest.
     fn place(&self, shard: &mut Shard, record: &Record, at: Position) -> Result<(), Error> {
         if !shard.lists(at.generation) {
-            shard.list(self.committer.generation(at.generation)?);
+            shard.list(self.committer.generation(at.generation)?, 0);
         }
         let tag = self.shards.tag(record.operation);
         shard.place(tag, at, record.prev, self.shards.limits.entries_per_shard);

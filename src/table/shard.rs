@@ -53,10 +53,11 @@ impl Shard {
         self.at(generation).is_ok()
     }
 
-    /// Takes in a generation that its operations have records in from now on.
-    pub(super) fn list(&mut self, generation: Arc<Generation>) {
+    /// Takes in a generation that its operations have records in from now on, about so many.
+    pub(super) fn list(&mut self, generation: Arc<Generation>, expected: usize) {
         if let Err(at) = self.at(generation.id) {
-            self.indexes.insert(at, ShardIndex { generation, index: Index::default() });
+            let index = Index::with_capacity(expected);
+            self.indexes.insert(at, ShardIndex { generation, index });
         }
     }
 

@@ -231,6 +231,23 @@ proptest! {
     }
 
     #[test]
+    fn a_glance_sees_what_a_reader_sees(record in records(), place in positions()) {
+        let seen = glance(&encoded(&record, place), place).unwrap();
+        prop_assert_eq!(
+            seen,
+            Glance {
+                operation: record.operation,
+                sequence: record.sequence,
+                prev: record.prev,
+                epoch: record.epoch,
+                changed_at: record.changed_at,
+                retained_until: record.retained_until,
+                is_unanswered: record.is_unanswered(),
+            }
+        );
+    }
+
+    #[test]
     fn a_flipped_bit_anywhere_is_noticed(record in records(), at: prop::sample::Index) {
         let mut row = encoded(&record, PLACE);
         let bit = at.index(row.len() * 8);
