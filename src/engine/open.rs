@@ -10,8 +10,9 @@ use crate::clock::{Source, StoreClock, Timers};
 use crate::commit::{BatchCell, Committer, Durability, Hooks, Limits, Reopened, Start};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Generation, Generations};
+use crate::identity::SHARDS;
 use crate::operation::Defaults;
-use crate::storage::{Contents, Directory, LogFile, Marks, Opening, Storage};
+use crate::storage::{Contents, Directory, Listed, LogFile, Marks, Opening, Place, Storage};
 use crate::sync::{self, Arc, Mutex};
 use crate::table::{IndexLimits, Shards, Table, replay};
 
@@ -141,26 +142,38 @@ fn open_generations(
     generations: &Generations,
 ) -> Result<Vec<FoundGeneration>, Error> {
     let place = &storage.place;
-    let mut unsealed = Vec::new();
-    for listed in &contents.generations {
-        if listed.seal.is_some() {
-            let mut summaries = Vec::new();
-            let generation = Generation::reopen(place, listed, |shard, summary| {
-                summaries.push((shard, summary));
-            })?;
-            let generation = Arc::new(generation);
-            for (shard, summary) in summaries {
-                shards.seal(shard, &generation, summary);
-            }
-            generations.insert(generation);
-        } else {
-            let (file, opening) = LogFile::open(place, listed.id)?;
-            let generation = Arc::new(Generation::over(listed.id, file)?);
-            generations.insert(Arc::clone(&generation));
-            unsealed.push(FoundGeneration { generation, opening });
-        }
+    let (sealed, unsealed): (Vec<_>, Vec<_>) =
+        contents.generations.iter().partition(|listed| listed.seal.is_some());
+    let share = sealed.len().div_ceil(sync::parallelism()).max(1);
+    let reopened = sync::at_once(sealed.chunks(share).collect(), |some| {
+        some.iter().try_for_each(|listed| reopen_sealed(place, listed, shards, generations))
+    });
+    reopened.into_iter().collect::<Result<(), Error>>()?;
+    let open = |listed: &Listed| {
+        let (file, opening) = LogFile::open(place, listed.id)?;
+        let generation = Arc::new(Generation::over(listed.id, file)?);
+        generations.insert(Arc::clone(&generation));
+        Ok(FoundGeneration { generation, opening })
+    };
+    unsealed.into_iter().map(open).collect()
+}
+
+fn reopen_sealed(
+    place: &Place,
+    listed: &Listed,
+    shards: &Shards,
+    generations: &Generations,
+) -> Result<(), Error> {
+    let mut summaries = Vec::with_capacity(SHARDS);
+    let generation = Generation::reopen(place, listed, |shard, summary| {
+        summaries.push((shard, summary));
+    })?;
+    let generation = Arc::new(generation);
+    for (shard, summary) in summaries {
+        shards.seal(shard, &generation, summary);
     }
-    Ok(unsealed)
+    generations.insert(generation);
+    Ok(())
 }
 
 /// Which generation each lane goes on with, and which are spares. The others take no more records.

@@ -18,6 +18,10 @@ use crate::sync::{self, Arc};
 /// Rows that are worth a thread.
 const ROWS_PER_THREAD: u32 = 1 << 16;
 
+/// Entries placed in a shard at once: a shard's index is small enough for the processor's cache,
+/// and all shards' together are not. 8 MB a thread.
+const ENTRIES_AT_ONCE: usize = 1 << 10;
+
 /// What the logs showed.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
@@ -93,12 +97,30 @@ pub(crate) fn replay(
     Ok(replayed)
 }
 
+/// Entries that go to one shard of a generation's index.
+struct ForShard {
+    shard: u8,
+    entries: Vec<(u64, u32, Option<Position>)>,
+}
+
+impl ForShard {
+    fn place(&mut self, shards: &Shards, generation: u32) {
+        let mut shard = shards.all[usize::from(self.shard)].lock();
+        for (tag, row, prev) in self.entries.drain(..) {
+            let max_entries = shards.limits.entries_per_shard;
+            shard.place(tag, Position { generation, row }, prev, max_entries);
+        }
+    }
+}
+
 fn read_stretch(
     shards: &Shards,
     generation: &Generation,
     rows: Range<u32>,
 ) -> Result<Stretch, Error> {
     let mut stretch = Stretch::default();
+    let mut unplaced: Vec<ForShard> =
+        (0..=u8::MAX).map(|shard| ForShard { shard, entries: Vec::new() }).collect();
     let start = rows.start;
     generation.snapshot()?.replay(rows, |row, glance, bytes| {
         let Glance { operation, sequence, prev, epoch, changed_at, .. } = glance;
@@ -120,11 +142,13 @@ fn read_stretch(
                 stretch.superseded.push(Superseded { operation, epoch, prev });
             }
         }
-        let position = Position { generation: generation.id, row };
-        let max_entries = shards.limits.entries_per_shard;
-        let mut shard = shards.of(operation);
-        shard.place(shards.tag(operation), position, prev.filter(is_near), max_entries);
+        let unplaced = &mut unplaced[usize::from(operation.shard())];
+        unplaced.entries.push((shards.tag(operation), row, prev.filter(is_near)));
+        if unplaced.entries.len() >= ENTRIES_AT_ONCE {
+            unplaced.place(shards, generation.id);
+        }
     })?;
+    unplaced.iter_mut().for_each(|unplaced| unplaced.place(shards, generation.id));
     Ok(stretch)
 }
 
