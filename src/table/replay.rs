@@ -148,7 +148,9 @@ fn read_stretch(
             unplaced.place(shards, generation.id);
         }
     })?;
-    unplaced.iter_mut().for_each(|unplaced| unplaced.place(shards, generation.id));
+    for unplaced in &mut unplaced {
+        unplaced.place(shards, generation.id);
+    }
     Ok(stretch)
 }
 
