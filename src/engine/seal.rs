@@ -62,7 +62,7 @@ impl Engine {
             }
             let listed = self.table.entries_of(shard, generation.id);
             entries += listed.len();
-            let (summary, bytes) = Summary::build(shard, &listed);
+            let (summary, bytes) = Summary::build(shard, &listed, self.table.max_entries());
             summaries.push(summary);
             unwritten.push(bytes);
             if entries - written_entries >= ENTRIES_PER_COMMIT || shard == u8::MAX {

@@ -9,6 +9,7 @@
 //! Invariant: the snapshot is published before the durable mark moves, so a row below the mark is
 //! always found in the snapshot that is read after it.
 
+mod filter;
 mod index;
 mod sealed;
 
@@ -16,8 +17,9 @@ use std::collections::BTreeMap;
 
 use roaring::RoaringBitmap;
 
+pub(crate) use filter::{Columns, Filter};
 pub(crate) use index::Index;
-pub(crate) use sealed::Summary;
+pub(crate) use sealed::{Fences, Summary};
 
 use crate::error::Error;
 use crate::record::{Position, Record};

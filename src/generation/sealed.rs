@@ -6,39 +6,43 @@
 //! and never holds back one that is.
 
 use smallvec::SmallVec;
-use xorf::{BinaryFuse8, DmaSerializable, Filter};
 
+use super::filter::Filter;
 use crate::error::Error;
 use crate::storage::{Blocks, ShardBytes};
+use crate::sync::Arc;
 
 /// Entries of a block: as many as fill a page with their checksum.
 const ENTRIES_PER_BLOCK: usize = 330;
 
 const ENTRY_BYTES: usize = 12;
-const DESCRIPTOR_BYTES: usize = BinaryFuse8::DESCRIPTOR_LEN;
 
 /// What is kept in memory of one shard.
 #[derive(Debug)]
 pub(crate) struct Summary {
-    /// None where none could be built: every tag is let through then.
-    filter: Option<BinaryFuse8>,
-    /// The first tag of each block.
-    firsts: Box<[u64]>,
+    /// None where there are no entries or none could be built.
+    pub(crate) filter: Option<Filter>,
+    pub(crate) blocks: Fences,
 }
+
+/// The first tag of each block, by which the block of a tag is found.
+#[derive(Debug, Clone)]
+pub(crate) struct Fences(Arc<[u64]>);
 
 /// Rows under one tag.
 pub(crate) type Rows = SmallVec<[u32; 4]>;
 
 impl Summary {
-    /// Of entries sorted by tag and row; and the bytes to write of them.
-    pub(crate) fn build(shard: u8, entries: &[(u64, u32)]) -> (Self, ShardBytes) {
+    /// Of entries sorted by tag and row, and the bytes to write of them. `full` is how many a shard
+    /// has at most: those of full generations are to have filters of one shape.
+    pub(crate) fn build(shard: u8, entries: &[(u64, u32)], full: usize) -> (Self, ShardBytes) {
         let mut tags: Vec<u64> = entries.iter().map(|(tag, _)| *tag).collect();
         tags.dedup();
+        let padded_to = if tags.len() >= full / 4 * 3 { full } else { 0 };
+        let filter = if tags.is_empty() { None } else { Filter::build(tags, padded_to) };
         let chunks = || entries.chunks(ENTRIES_PER_BLOCK);
-        let summary = Summary {
-            filter: BinaryFuse8::try_from(&tags).ok(),
-            firsts: chunks().filter_map(|chunk| Some(chunk.first()?.0)).collect(),
-        };
+        let fences = Fences(chunks().filter_map(|chunk| Some(chunk.first()?.0)).collect());
+        let summary = Summary { filter, blocks: fences };
         let blocks = chunks().map(|chunk| {
             let entry = |(tag, row): &(u64, u32)| {
                 let mut bytes = [0; ENTRY_BYTES];
@@ -52,20 +56,44 @@ impl Summary {
         (summary, bytes)
     }
 
-    /// Whether a tag may be there; where it is, always.
-    pub(crate) fn may_have(&self, tag: u64) -> bool {
-        !self.firsts.is_empty() && self.filter.as_ref().is_none_or(|filter| filter.contains(&tag))
+    /// `length of the filter: u32, zero where there is none │ filter │ first tags`.
+    fn to_bytes(&self) -> Vec<u8> {
+        let filter = self.filter.as_ref().map_or_else(Vec::new, Filter::to_bytes);
+        let length = u32::try_from(filter.len()).unwrap_or(u32::MAX);
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&filter);
+        bytes.extend(self.blocks.0.iter().flat_map(|first| first.to_le_bytes()));
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (length, bytes) = bytes.split_first_chunk()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (filter, bytes) = bytes.split_at_checked(length)?;
+        let (firsts, []) = bytes.as_chunks::<8>() else { return None };
+        let filter = match filter {
+            [] => None,
+            filter => Some(Filter::from_bytes(filter)?),
+        };
+        let firsts = firsts.iter().map(|first| u64::from_le_bytes(*first)).collect();
+        Some(Summary { filter, blocks: Fences(firsts) })
+    }
+}
+
+impl Fences {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The rows under a tag. Reads the disk.
     pub(crate) fn rows(&self, blocks: &Blocks, shard: u8, tag: u64) -> Result<Rows, Error> {
         let mut rows = Rows::new();
-        let mut before = self.firsts.partition_point(|first| *first <= tag);
+        let mut before = self.0.partition_point(|first| *first <= tag);
         while let Some(block) = before.checked_sub(1) {
             // A shard has far fewer blocks than that.
             let number = u32::try_from(block).unwrap_or(u32::MAX);
             blocks.read(shard, number, |bytes| collect(bytes, tag, &mut rows))?;
-            if self.firsts.get(block) != Some(&tag) {
+            if self.0.get(block) != Some(&tag) {
                 break;
             }
             // The tag's entries may begin in the block before.
@@ -77,61 +105,11 @@ impl Summary {
     /// All entries, in order of their tags. Reads the disk.
     pub(crate) fn entries(&self, blocks: &Blocks, shard: u8) -> Result<Vec<(u64, u32)>, Error> {
         let mut all = Vec::new();
-        for number in (0..).take(self.firsts.len()) {
+        for number in (0..).take(self.0.len()) {
             blocks.read(shard, number, |bytes| all.extend(entries(bytes)))?;
         }
         Ok(all)
     }
-
-    /// `filter: descriptor │ length: u32 │ fingerprints`, nothing but a length of zero where there
-    /// is none; then the first tags.
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0; DESCRIPTOR_BYTES];
-        let fingerprints = self.filter.as_ref().map_or(&[][..], |filter| {
-            filter.dma_copy_descriptor_to(&mut bytes);
-            filter.dma_fingerprints()
-        });
-        let length = u32::try_from(fingerprints.len()).unwrap_or(u32::MAX);
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(fingerprints);
-        bytes.extend(self.firsts.iter().flat_map(|first| first.to_le_bytes()));
-        bytes
-    }
-
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (descriptor, bytes) = bytes.split_at_checked(DESCRIPTOR_BYTES)?;
-        let (length, bytes) = bytes.split_first_chunk()?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let (fingerprints, bytes) = bytes.split_at_checked(length)?;
-        let (firsts, []) = bytes.as_chunks::<8>() else { return None };
-        let filter = match fingerprints {
-            [] => None,
-            fingerprints => Some(filter(descriptor, fingerprints)?),
-        };
-        let firsts = firsts.iter().map(|first| u64::from_le_bytes(*first)).collect();
-        Some(Summary { filter, firsts })
-    }
-}
-
-/// A filter of which every probe lies within its fingerprints.
-fn filter(descriptor: &[u8], fingerprints: &[u8]) -> Option<BinaryFuse8> {
-    let (seed, lengths) = descriptor.split_first_chunk()?;
-    let ([length, mask, count], []) = lengths.as_chunks::<4>() else { return None };
-    let [length, mask, count] = [length, mask, count].map(|bytes| u32::from_le_bytes(*bytes));
-    let needed = u64::from(count) + 2 * u64::from(length);
-    let is_sound = length.is_power_of_two()
-        && mask == length - 1
-        && count.is_multiple_of(length)
-        && needed <= fingerprints.len() as u64;
-    is_sound.then(|| BinaryFuse8 {
-        descriptor: xorf::Descriptor {
-            seed: u64::from_le_bytes(*seed),
-            segment_length: length,
-            segment_length_mask: mask,
-            segment_count_length: count,
-        },
-        fingerprints: fingerprints.into(),
-    })
 }
 
 fn entries(block: &[u8]) -> impl Iterator<Item = (u64, u32)> {
@@ -164,21 +142,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_tag_that_is_there_is_never_held_back(
+        fn a_summary_reads_back_as_it_was_written(
             entries in prop::collection::vec(any::<(u64, u32)>(), 0..2000).prop_map(sorted),
         ) {
-            let (built, bytes) = Summary::build(3, &entries);
+            let (built, bytes) = Summary::build(3, &entries, 1000);
             let read = Summary::from_bytes(&bytes.summary).unwrap();
-            for (tag, _) in entries {
-                prop_assert!(built.may_have(tag) && read.may_have(tag));
-            }
+            prop_assert_eq!(read.filter, built.filter);
+            prop_assert_eq!(read.blocks.0, built.blocks.0);
         }
 
         #[test]
         fn blocks_have_the_rows_of_their_tags_and_no_others(
             entries in prop::collection::vec((0u64..40, any::<u32>()), 0..1000).prop_map(sorted),
         ) {
-            let (_, bytes) = Summary::build(3, &entries);
+            let (_, bytes) = Summary::build(3, &entries, 1000);
             for tag in 0..40 {
                 let mut rows = Rows::new();
                 bytes.blocks.iter().for_each(|block| collect(block, tag, &mut rows));
@@ -187,33 +164,12 @@ mod tests {
                 prop_assert_eq!(rows.to_vec(), expected);
             }
         }
-
-        #[test]
-        fn bytes_that_are_no_summary_do_no_harm(
-            bytes in prop::collection::vec(any::<u8>(), 0..200),
-            tag: u64,
-        ) {
-            if let Some(summary) = Summary::from_bytes(&bytes) {
-                let _ = summary.may_have(tag);
-            }
-        }
-    }
-
-    #[test]
-    fn few_tags_that_are_not_there_are_let_through() {
-        let scattered = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let entries = sorted((0..14_336).map(|n| (scattered(n), 0)).collect());
-        let (summary, bytes) = Summary::build(0, &entries);
-        let through = (14_336..114_336).filter(|n| summary.may_have(scattered(*n))).count();
-        assert!((200..600).contains(&through), "{through} of 100,000");
-        let in_memory = bytes.summary.len();
-        assert!(in_memory < 14_336 * 4 / 3, "{in_memory} bytes");
     }
 
     #[test]
     fn an_empty_shard_has_nothing() {
-        let (summary, bytes) = Summary::build(0, &[]);
-        assert!(!summary.may_have(0));
+        let (summary, bytes) = Summary::build(0, &[], 8);
+        assert!(summary.filter.is_none() && summary.blocks.is_empty());
         assert!(bytes.blocks.is_empty());
     }
 

@@ -10,6 +10,7 @@
 
 mod flights;
 mod replay;
+mod sealed;
 mod shard;
 mod walk;
 
@@ -28,7 +29,8 @@ use crate::record::transition::{
 };
 use crate::record::{Position, Record, State};
 use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
-use shard::{SealedShard, Shard};
+use sealed::SealedShard;
+use shard::Shard;
 
 /// Waiters a store takes: each is a parked thread or task of the caller's.
 const MAX_WAITERS: usize = 1 << 20;
@@ -116,7 +118,7 @@ impl Shards {
 
     /// Finds a generation's records by a summary from now on.
     pub(crate) fn seal(&self, shard: u8, generation: &Arc<Generation>, summary: Summary) {
-        let (generation, summary) = (Arc::clone(generation), Arc::new(summary));
+        let generation = Arc::clone(generation);
         let index = self.all[usize::from(shard)].lock().seal(generation, summary);
         // With no lock held.
         drop(index);
@@ -289,6 +291,11 @@ impl Table {
         self.shards.seal(shard, generation, summary);
     }
 
+    /// How many entries a shard of a generation has at most.
+    pub(crate) fn max_entries(&self) -> usize {
+        self.shards.limits.entries_per_shard
+    }
+
     /// Frees what is kept in memory of a generation. Nobody finds a record of it any more.
     pub(crate) fn forget_generation(&self, id: u32) {
         for shard in &self.shards.all {
@@ -320,8 +327,8 @@ impl Table {
     fn find_sealed(&self, shard: &Shard, operation: OperationId) -> Result<Option<Seen>, Error> {
         let tag = self.shards.tag(operation);
         let mut newest: Option<Found> = None;
-        for SealedShard { generation, summary } in shard.sealed_with(tag) {
-            for row in summary.rows(generation.blocks()?, operation.shard(), tag)? {
+        for SealedShard { generation, blocks } in shard.sealed.with(tag) {
+            for row in blocks.rows(generation.blocks()?, operation.shard(), tag)? {
                 // It may be this operation's, so an error is not to be passed over.
                 let (record, _) = self.read(generation, row)?;
                 let is_newer =

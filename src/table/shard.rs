@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use super::Counts;
 use super::flights::FlightCell;
+use super::sealed::SealedShards;
 use crate::generation::{Generation, Index, Summary};
 use crate::identity::OperationId;
 use crate::record::Position;
@@ -21,20 +22,13 @@ const FEW_MARKS: usize = 64;
 pub(super) struct Shard {
     /// Of unsealed generations, by age, newest last.
     indexes: Vec<ShardIndex>,
-    /// Of sealed generations, in no order.
-    sealed: Vec<SealedShard>,
+    pub(super) sealed: SealedShards,
     /// Fences of dropped tickets, with the end of their leases: past that, the mark says no more
     /// than the record does.
     dropped: HashMap<u64, u64>,
     sweep_at: usize,
     pub(super) flights: HashMap<OperationId, Arc<FlightCell>>,
     pub(super) counts: Counts,
-}
-
-#[derive(Debug)]
-pub(super) struct SealedShard {
-    pub(super) generation: Arc<Generation>,
-    pub(super) summary: Arc<Summary>,
 }
 
 #[derive(Debug)]
@@ -101,25 +95,16 @@ impl Shard {
     pub(super) fn seal(
         &mut self,
         generation: Arc<Generation>,
-        summary: Arc<Summary>,
+        summary: Summary,
     ) -> Option<ShardIndex> {
         let index = self.at(generation.id).ok().map(|at| self.indexes.remove(at));
-        self.sealed.push(SealedShard { generation, summary });
+        self.sealed.add(generation, summary);
         index
-    }
-
-    /// The sealed generations that may have a tag.
-    pub(super) fn sealed_with(&self, tag: u64) -> impl Iterator<Item = &SealedShard> {
-        self.sealed.iter().filter(move |of| of.summary.may_have(tag))
-    }
-
-    pub(super) fn sealed(&self) -> impl Iterator<Item = &SealedShard> {
-        self.sealed.iter()
     }
 
     pub(super) fn forget_generation(&mut self, id: u32) {
         self.indexes.retain(|of| of.generation.id != id);
-        self.sealed.retain(|of| of.generation.id != id);
+        self.sealed.forget(id);
     }
 
     /// Entries of unsealed generations.

@@ -64,12 +64,12 @@ impl Walk {
                 let entries = of.index.entries();
                 self.listed.extend(entries.map(|(tag, row)| Listed { tag, generation, row }));
             }
-            let sealed = shard.sealed();
-            sealed.map(|of| (Arc::clone(&of.generation), Arc::clone(&of.summary))).collect()
+            let sealed = shard.sealed.all();
+            sealed.map(|of| (Arc::clone(&of.generation), of.blocks.clone())).collect()
         };
-        for (of, summary) in sealed {
+        for (of, fences) in sealed {
             let generation = self.generations.len();
-            match of.blocks().and_then(|blocks| summary.entries(blocks, number)) {
+            match of.blocks().and_then(|blocks| fences.entries(blocks, number)) {
                 Ok(entries) => {
                     let entries = entries.into_iter();
                     self.listed.extend(entries.map(|(tag, row)| Listed { tag, generation, row }));

@@ -1,0 +1,296 @@
+//! Filters: which tags a shard of a sealed generation may have.
+//!
+//! A binary fuse filter (built by `xorf`) says so by the XOR of three cells, a byte each, whose
+//! places come from the tag. Filters of one shape have the same places, so those of up to eight
+//! generations stand side by side, a column each: one look at three places asks them all. Apart,
+//! thirty generations are ninety places in a hundred megabytes, none of them in a cache, and took
+//! two thirds of a claim.
+
+use xorf::{BinaryFuse8, DmaSerializable};
+
+/// Generations side by side.
+const COLUMNS: usize = 8;
+
+/// Cells from which on a filter is worth a column: a smaller one is in the processor's cache.
+const LARGE_CELLS: usize = 4096;
+
+const DESCRIPTOR_BYTES: usize = BinaryFuse8::DESCRIPTOR_LEN;
+
+/// What decides about the places of tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    seed: u64,
+    segment_cells: u32,
+    /// Cells in which the first of the three places can be.
+    first_cells: u32,
+}
+
+/// The filter of one shard of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    shape: Shape,
+    cells: Box<[u8]>,
+}
+
+/// Where a tag's cells are, and what their XOR is if it is there.
+struct Probe {
+    places: [usize; 3],
+    fingerprint: u8,
+}
+
+impl Shape {
+    fn cells(self) -> usize {
+        self.first_cells as usize + 2 * self.segment_cells as usize
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "parts of a hash are what is asked for")]
+    fn probe(self, tag: u64) -> Probe {
+        let hash = mix(tag.wrapping_add(self.seed));
+        let mask = self.segment_cells - 1;
+        // The high half of the product: an even share of the first cells for each hash.
+        let first = ((u128::from(hash) * u128::from(self.first_cells)) >> 64) as u32;
+        let second = (first + self.segment_cells) ^ ((hash >> 18) as u32 & mask);
+        let third = (first + 2 * self.segment_cells) ^ (hash as u32 & mask);
+        Probe {
+            places: [first, second, third].map(|place| place as usize),
+            fingerprint: (hash ^ (hash >> 32)) as u8,
+        }
+    }
+}
+
+impl Filter {
+    /// Of tags sorted and without repeats. `padded_to` so many, so that filters of about as many
+    /// tags have one shape. `None` where none could be built.
+    pub(crate) fn build(mut tags: Vec<u64>, padded_to: usize) -> Option<Self> {
+        let real = tags.len();
+        let paddings = (0..=u64::MAX).rev().filter(|padding| {
+            // Just let through for nothing, if they are asked for.
+            tags.get(..real).is_none_or(|tags| tags.binary_search(padding).is_err())
+        });
+        let paddings: Vec<u64> = paddings.take(padded_to.saturating_sub(real)).collect();
+        tags.extend(paddings);
+        let built = BinaryFuse8::try_from(&tags).ok()?;
+        let mut bytes = vec![0; DESCRIPTOR_BYTES];
+        built.dma_copy_descriptor_to(&mut bytes);
+        bytes.extend_from_slice(built.dma_fingerprints());
+        Filter::from_bytes(&bytes)
+    }
+
+    /// Whether it is to stand side by side with others.
+    pub(crate) fn is_large(&self) -> bool {
+        self.cells.len() >= LARGE_CELLS
+    }
+
+    pub(crate) fn may_have(&self, tag: u64) -> bool {
+        let Probe { places: [a, b, c], fingerprint } = self.shape.probe(tag);
+        self.cells[a] ^ self.cells[b] ^ self.cells[c] == fingerprint
+    }
+
+    /// `seed: u64 │ cells of a segment: u32 │ that less one: u32 │ first cells: u32 │ cells`.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let Shape { seed, segment_cells, first_cells } = self.shape;
+        let mut bytes = Vec::with_capacity(DESCRIPTOR_BYTES + self.cells.len());
+        bytes.extend_from_slice(&seed.to_le_bytes());
+        for number in [segment_cells, segment_cells - 1, first_cells] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.cells);
+        bytes
+    }
+
+    /// Nothing where the places of some tag would be out of bounds.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (seed, bytes) = bytes.split_first_chunk()?;
+        let (lengths, cells) = bytes.split_first_chunk::<12>()?;
+        let ([segment, mask, first], []) = lengths.as_chunks::<4>() else { return None };
+        let [segment_cells, mask, first_cells] =
+            [segment, mask, first].map(|bytes| u32::from_le_bytes(*bytes));
+        let shape = Shape { seed: u64::from_le_bytes(*seed), segment_cells, first_cells };
+        let is_sound = segment_cells.is_power_of_two()
+            && mask == segment_cells - 1
+            && first_cells.is_multiple_of(segment_cells)
+            && first_cells < 1 << 30
+            && segment_cells < 1 << 29
+            && shape.cells() == cells.len();
+        is_sound.then(|| Filter { shape, cells: cells.into() })
+    }
+}
+
+/// Filters of one shape, side by side.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    shape: Shape,
+    /// A power of two, up to [`COLUMNS`].
+    width: usize,
+    cells: Vec<u8>,
+}
+
+impl Columns {
+    /// How many there are side by side at most.
+    pub(crate) const COUNT: usize = COLUMNS;
+
+    pub(crate) fn of(filter: Filter) -> Self {
+        Columns { shape: filter.shape, width: 1, cells: filter.cells.into_vec() }
+    }
+
+    pub(crate) fn fits(&self, filter: &Filter) -> bool {
+        self.shape == filter.shape
+    }
+
+    /// Puts a filter that fits into a column, in place of what is there.
+    pub(crate) fn put(&mut self, column: usize, filter: &Filter) {
+        while column >= self.width {
+            self.cells = self
+                .cells
+                .chunks_exact(self.width)
+                .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0, self.width)))
+                .collect();
+            self.width *= 2;
+        }
+        for (row, cell) in self.cells.chunks_exact_mut(self.width).zip(&filter.cells) {
+            row[column] = *cell;
+        }
+    }
+
+    /// The columns that may have a tag, a bit each; those never filled included.
+    pub(crate) fn probe(&self, tag: u64) -> u8 {
+        let Probe { places, fingerprint } = self.shape.probe(tag);
+        let rows = places.map(|place| {
+            let row = self.cells.get(place * self.width..).unwrap_or_default();
+            match row.first_chunk::<COLUMNS>() {
+                Some(bytes) if self.width == COLUMNS => u64::from_le_bytes(*bytes),
+                _ => row
+                    .iter()
+                    .take(self.width)
+                    .rev()
+                    .fold(0, |row, byte| row << 8 | u64::from(*byte)),
+            }
+        });
+        let [a, b, c] = rows;
+        // Of fewer columns than eight, the rest of the row is no column.
+        matching_bytes(a ^ b ^ c, fingerprint) & (u8::MAX >> (COLUMNS - self.width))
+    }
+}
+
+/// The bytes of `row` that are `byte`, a bit each.
+fn matching_bytes(row: u64, byte: u8) -> u8 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let differences = row ^ (ONES * u64::from(byte));
+    // No byte is zero: which is so nearly always, and told at once.
+    if differences.wrapping_sub(ONES) & !differences & (ONES << 7) == 0 {
+        return 0;
+    }
+    let bytes = differences.to_le_bytes();
+    (0..COLUMNS).filter(|at| bytes[*at] == 0).fold(0, |bits, at| bits | 1 << at)
+}
+
+/// The finalizer of `MurmurHash3`, 64 bits.
+fn mix(mut hash: u64) -> u64 {
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scattered(from: u64, count: u64) -> Vec<u64> {
+        let mut tags: Vec<_> =
+            (from..from + count).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        tags.sort_unstable();
+        tags
+    }
+
+    #[test]
+    fn this_code_and_the_builder_mean_the_same_places() {
+        use xorf::Filter as _;
+        let tags = scattered(0, 10_000);
+        let theirs = BinaryFuse8::try_from(&tags).unwrap();
+        let ours = Filter::build(tags, 0).unwrap();
+        for tag in scattered(0, 200_000) {
+            assert_eq!(ours.may_have(tag), theirs.contains(&tag));
+        }
+    }
+
+    #[test]
+    fn filters_that_are_padded_to_one_size_have_one_shape() {
+        let shapes = (0..50).map(|n| {
+            let tags = scattered(n * 20_000, 12_000 + n * 16);
+            Filter::build(tags, 12_800).unwrap().shape
+        });
+        let shapes: Vec<_> = shapes.collect();
+        let alike = shapes.iter().filter(|shape| **shape == shapes[0]).count();
+        // One in a hundred takes another seed.
+        assert!(alike >= 40, "{alike} of 50");
+    }
+
+    #[test]
+    fn few_tags_that_are_not_there_are_let_through() {
+        let filter = Filter::build(scattered(0, 12_400), 12_800).unwrap();
+        let through =
+            scattered(20_000, 100_000).iter().filter(|tag| filter.may_have(**tag)).count();
+        assert!((200..600).contains(&through), "{through} of 100,000");
+        let bytes = filter.to_bytes().len();
+        assert!(bytes < 12_400 * 4 / 3, "{bytes} bytes");
+    }
+
+    proptest! {
+        #[test]
+        fn a_tag_that_is_there_is_never_held_back(
+            tags in prop::collection::btree_set(any::<u64>(), 1..2000),
+            padded_to in 0usize..3000,
+        ) {
+            let tags: Vec<u64> = tags.into_iter().collect();
+            let filter = Filter::build(tags.clone(), padded_to).unwrap();
+            let read = Filter::from_bytes(&filter.to_bytes());
+            prop_assert_eq!(read.as_ref(), Some(&filter));
+            prop_assert!(tags.iter().all(|tag| filter.may_have(*tag)));
+        }
+
+        #[test]
+        fn columns_say_what_their_filters_say(
+            order in Just((0..COLUMNS).collect::<Vec<_>>()).prop_shuffle(),
+            count in 1..=COLUMNS,
+        ) {
+            let shape = Filter::build(scattered(0, 500), 600).unwrap().shape;
+            let filters: Vec<_> = (0u64..)
+                .map(|n| Filter::build(scattered(n * 1000, 500), 600).unwrap())
+                .filter(|filter| filter.shape == shape)
+                .take(COLUMNS)
+                .collect();
+            let mut columns = Columns::of(filters[0].clone());
+            let used = &order[..count];
+            for column in used {
+                prop_assert!(columns.fits(&filters[*column]));
+                columns.put(*column, &filters[*column]);
+            }
+            for tag in scattered(0, 9_000) {
+                let said = columns.probe(tag);
+                for column in used {
+                    let bit = said >> column & 1 == 1;
+                    prop_assert_eq!(bit, filters[*column].may_have(tag));
+                }
+            }
+        }
+
+        #[test]
+        fn bytes_that_are_no_filter_do_no_harm(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            tag: u64,
+        ) {
+            if let Some(filter) = Filter::from_bytes(&bytes) {
+                let _ = filter.may_have(tag);
+            }
+        }
+
+        #[test]
+        fn matching_bytes_are_found(row: u64, byte: u8) {
+            let bits = row.to_le_bytes().map(|found| found == byte);
+            let expected = (0..8).fold(0u8, |mask, at| mask | u8::from(bits[at]) << at);
+            prop_assert_eq!(matching_bytes(row, byte), expected);
+        }
+    }
+}
