@@ -122,9 +122,11 @@ impl OperationId {
         self.0[0]
     }
 
-    /// The 64 bits an index keeps. Other bits than the shard's.
-    pub(crate) fn tag(self) -> u64 {
-        u64::from_le_bytes(self.0.last_chunk().copied().unwrap_or_default())
+    /// The 32 bits an index keeps, other bits than the shard's. An index leads to records, whose
+    /// ids tell operations apart: of a hundred million, one in ten thousand shares its shard and
+    /// tag with another.
+    pub(crate) fn tag(self) -> u32 {
+        u32::from_le_bytes(self.0.last_chunk().copied().unwrap_or_default())
     }
 }
 

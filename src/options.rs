@@ -48,7 +48,7 @@ pub enum Owner {
 /// | [`max_reply_bytes`](Options::max_reply_bytes) | 8 MiB | |
 /// | [`queue_bytes`](Options::queue_bytes) | 64 MiB | memory of what waits to be committed |
 /// | [`cache_bytes`](Options::cache_bytes) | 64 MiB | memory of the engine's page cache, for eight files |
-/// | [`index_entries`](Options::index_entries) | 12,800 × 256 | memory of one generation's index: 54.5 MB when full |
+/// | [`index_entries`](Options::index_entries) | 12,800 × 256 | memory of one generation's index: 37.7 MB when full |
 /// | [`generation_bytes`](Options::generation_bytes) | 1 GiB | size of a file, and time to reopen after a crash |
 ///
 /// ```
@@ -79,7 +79,7 @@ pub struct Options {
     index_entries: usize,
     generation_bytes: u64,
     clock: Source,
-    tag_mask: u64,
+    tag_mask: u32,
 }
 
 impl Options {
@@ -98,7 +98,7 @@ impl Options {
             index_entries: 12_800,
             generation_bytes: 1 << 30,
             clock: Source::default(),
-            tag_mask: u64::MAX,
+            tag_mask: u32::MAX,
         }
     }
 
@@ -241,7 +241,7 @@ impl Options {
     /// Keeps fewer bits of each tag, so that operations come to share them.
     #[doc(hidden)]
     pub fn tag_bits(mut self, bits: u32) -> Self {
-        self.tag_mask = u64::MAX.checked_shr(u64::BITS - bits.min(u64::BITS)).unwrap_or(0);
+        self.tag_mask = u32::MAX.checked_shr(u32::BITS - bits.min(u32::BITS)).unwrap_or(0);
         self
     }
 

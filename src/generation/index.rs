@@ -1,30 +1,25 @@
 //! One shard's part of an unsealed generation's index: tag → row, in memory.
 //!
-//! Twelve bytes an entry and one of the hash table's own. Two operations may share a tag, so a
+//! Eight bytes an entry and one of the hash table's own. Two operations may share a tag, so a
 //! look-up is told by its caller which candidate is meant.
 
 use hashbrown::HashTable;
 
+/// Where a record of some operation with this tag stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    pub(crate) tag: u32,
+    pub(crate) row: u32,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    slots: HashTable<Slot>,
+    slots: HashTable<Entry>,
 }
 
-/// The tag as bytes, so that an entry has no need of a fourth word to align it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Slot {
-    tag: [u8; 8],
-    row: u32,
-}
-
-impl Slot {
-    fn new(tag: u64, row: u32) -> Self {
-        Slot { tag: tag.to_le_bytes(), row }
-    }
-
-    fn tag(&self) -> u64 {
-        u64::from_le_bytes(self.tag)
-    }
+/// A tag is a keyed hash already; the table wants more bits of one.
+fn hash(tag: u32) -> u64 {
+    u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Index {
@@ -33,19 +28,19 @@ impl Index {
     }
 
     /// The first row under `tag` that `is_meant` says yes to.
-    pub(crate) fn find(&self, tag: u64, mut is_meant: impl FnMut(u32) -> bool) -> Option<u32> {
-        // A tag is a keyed hash already.
-        self.slots.find(tag, |slot| slot.tag() == tag && is_meant(slot.row)).map(|slot| slot.row)
+    pub(crate) fn find(&self, tag: u32, mut is_meant: impl FnMut(u32) -> bool) -> Option<u32> {
+        let found = self.slots.find(hash(tag), |slot| slot.tag == tag && is_meant(slot.row));
+        found.map(|slot| slot.row)
     }
 
-    pub(crate) fn insert(&mut self, tag: u64, row: u32) {
-        self.slots.insert_unique(tag, Slot::new(tag, row), Slot::tag);
+    pub(crate) fn insert(&mut self, tag: u32, row: u32) {
+        self.slots.insert_unique(hash(tag), Entry { tag, row }, |slot| hash(slot.tag));
     }
 
     /// Takes out exactly this entry, if it is there.
-    pub(crate) fn remove(&mut self, tag: u64, row: u32) {
-        let slot = Slot::new(tag, row);
-        if let Ok(entry) = self.slots.find_entry(tag, |found| *found == slot) {
+    pub(crate) fn remove(&mut self, tag: u32, row: u32) {
+        let entry = Entry { tag, row };
+        if let Ok(entry) = self.slots.find_entry(hash(tag), |found| *found == entry) {
             entry.remove();
         }
     }
@@ -54,9 +49,9 @@ impl Index {
         self.slots.len()
     }
 
-    /// Tags and rows, in no order.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.slots.iter().map(|slot| (slot.tag(), slot.row))
+    /// In no order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.slots.iter().copied()
     }
 }
 
@@ -79,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_takes_twelve_bytes() {
-        assert_eq!(size_of::<Slot>(), 12);
+    fn an_entry_takes_eight_bytes() {
+        assert_eq!(size_of::<Entry>(), 8);
     }
 }

@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 
 use roaring::RoaringBitmap;
 
-pub(crate) use filter::{Columns, Filter};
-pub(crate) use index::Index;
+pub(crate) use filter::{Columns, Filter, Rest};
+pub(crate) use index::{Entry, Index};
 pub(crate) use sealed::{Fences, Summary};
 
 use crate::error::Error;

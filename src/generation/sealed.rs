@@ -1,21 +1,22 @@
 //! One shard's part of a sealed generation: a filter and the first tags of its blocks in memory,
 //! the blocks themselves in the file.
 //!
-//! 1.3 bytes a key in memory. A look-up that the filter lets through reads one block, or more where
-//! as many operations share a tag; the filter lets 0.4 % of the tags through that are not there,
+//! 1.6 bytes a key in memory. A look-up that the filter lets through reads one block, or more where
+//! as many operations share a tag; the filter lets 0.1 % of the tags through that are not there,
 //! and never holds back one that is.
 
 use smallvec::SmallVec;
 
 use super::filter::Filter;
+use super::index::Entry;
 use crate::error::Error;
 use crate::storage::{Blocks, ShardBytes};
 use crate::sync::Arc;
 
 /// Entries of a block: as many as fill a page with their checksum.
-const ENTRIES_PER_BLOCK: usize = 330;
+const ENTRIES_PER_BLOCK: usize = 508;
 
-const ENTRY_BYTES: usize = 12;
+const ENTRY_BYTES: usize = 8;
 
 /// What is kept in memory of one shard.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct Summary {
 
 /// The first tag of each block, by which the block of a tag is found.
 #[derive(Debug, Clone)]
-pub(crate) struct Fences(Arc<[u64]>);
+pub(crate) struct Fences(Arc<[u32]>);
 
 /// Rows under one tag.
 pub(crate) type Rows = SmallVec<[u32; 4]>;
@@ -35,22 +36,18 @@ pub(crate) type Rows = SmallVec<[u32; 4]>;
 impl Summary {
     /// Of entries sorted by tag and row, and the bytes to write of them. `full` is how many a shard
     /// has at most: those of full generations are to have filters of one shape.
-    pub(crate) fn build(shard: u8, entries: &[(u64, u32)], full: usize) -> (Self, ShardBytes) {
-        let mut tags: Vec<u64> = entries.iter().map(|(tag, _)| *tag).collect();
+    pub(crate) fn build(shard: u8, entries: &[Entry], full: usize) -> (Self, ShardBytes) {
+        let mut tags: Vec<u32> = entries.iter().map(|entry| entry.tag).collect();
         tags.dedup();
         let padded_to = if tags.len() >= full / 4 * 3 { full } else { 0 };
+        let tags: Vec<u64> = tags.into_iter().map(u64::from).collect();
         let filter = if tags.is_empty() { None } else { Filter::build(tags, padded_to) };
         let chunks = || entries.chunks(ENTRIES_PER_BLOCK);
-        let fences = Fences(chunks().filter_map(|chunk| Some(chunk.first()?.0)).collect());
+        let fences = Fences(chunks().filter_map(|chunk| Some(chunk.first()?.tag)).collect());
         let summary = Summary { filter, blocks: fences };
         let blocks = chunks().map(|chunk| {
-            let entry = |(tag, row): &(u64, u32)| {
-                let mut bytes = [0; ENTRY_BYTES];
-                bytes[..8].copy_from_slice(&tag.to_le_bytes());
-                bytes[8..].copy_from_slice(&row.to_le_bytes());
-                bytes
-            };
-            chunk.iter().flat_map(entry).collect()
+            let numbers = chunk.iter().flat_map(|entry| [entry.tag, entry.row]);
+            numbers.flat_map(u32::to_le_bytes).collect()
         });
         let bytes = ShardBytes { shard, summary: summary.to_bytes(), blocks: blocks.collect() };
         (summary, bytes)
@@ -70,12 +67,12 @@ impl Summary {
         let (length, bytes) = bytes.split_first_chunk()?;
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
         let (filter, bytes) = bytes.split_at_checked(length)?;
-        let (firsts, []) = bytes.as_chunks::<8>() else { return None };
+        let (firsts, []) = bytes.as_chunks::<4>() else { return None };
         let filter = match filter {
             [] => None,
             filter => Some(Filter::from_bytes(filter)?),
         };
-        let firsts = firsts.iter().map(|first| u64::from_le_bytes(*first)).collect();
+        let firsts = firsts.iter().map(|first| u32::from_le_bytes(*first)).collect();
         Some(Summary { filter, blocks: Fences(firsts) })
     }
 }
@@ -86,7 +83,7 @@ impl Fences {
     }
 
     /// The rows under a tag. Reads the disk.
-    pub(crate) fn rows(&self, blocks: &Blocks, shard: u8, tag: u64) -> Result<Rows, Error> {
+    pub(crate) fn rows(&self, blocks: &Blocks, shard: u8, tag: u32) -> Result<Rows, Error> {
         let mut rows = Rows::new();
         let mut before = self.0.partition_point(|first| *first <= tag);
         while let Some(block) = before.checked_sub(1) {
@@ -103,7 +100,7 @@ impl Fences {
     }
 
     /// All entries, in order of their tags. Reads the disk.
-    pub(crate) fn entries(&self, blocks: &Blocks, shard: u8) -> Result<Vec<(u64, u32)>, Error> {
+    pub(crate) fn entries(&self, blocks: &Blocks, shard: u8) -> Result<Vec<Entry>, Error> {
         let mut all = Vec::new();
         for number in (0..).take(self.0.len()) {
             blocks.read(shard, number, |bytes| all.extend(entries(bytes)))?;
@@ -112,22 +109,22 @@ impl Fences {
     }
 }
 
-fn entries(block: &[u8]) -> impl Iterator<Item = (u64, u32)> {
+fn entries(block: &[u8]) -> impl Iterator<Item = Entry> {
     let (entries, _) = block.as_chunks::<ENTRY_BYTES>();
-    entries.iter().map(read_entry)
+    entries.iter().copied().map(read_entry)
 }
 
-fn read_entry(entry: &[u8; ENTRY_BYTES]) -> (u64, u32) {
-    let tag = entry.first_chunk().copied().unwrap_or_default();
-    let row = entry.last_chunk().copied().unwrap_or_default();
-    (u64::from_le_bytes(tag), u32::from_le_bytes(row))
+fn read_entry(entry: [u8; ENTRY_BYTES]) -> Entry {
+    let number = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    Entry { tag: number(entry.first_chunk()), row: number(entry.last_chunk()) }
 }
 
-fn collect(block: &[u8], tag: u64, rows: &mut Rows) {
+fn collect(block: &[u8], tag: u32, rows: &mut Rows) {
     let (entries, _) = block.as_chunks::<ENTRY_BYTES>();
-    let start = entries.partition_point(|entry| read_entry(entry).0 < tag);
-    let under_tag = entries.iter().skip(start).map(read_entry).take_while(|entry| entry.0 == tag);
-    rows.extend(under_tag.map(|(_, row)| row));
+    let start = entries.partition_point(|entry| read_entry(*entry).tag < tag);
+    let under_tag =
+        entries.iter().skip(start).copied().map(read_entry).take_while(|entry| entry.tag == tag);
+    rows.extend(under_tag.map(|entry| entry.row));
 }
 
 #[cfg(test)]
@@ -135,7 +132,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sorted(mut entries: Vec<(u64, u32)>) -> Vec<(u64, u32)> {
+    fn sorted(entries: Vec<(u32, u32)>) -> Vec<Entry> {
+        let mut entries: Vec<_> =
+            entries.into_iter().map(|(tag, row)| Entry { tag, row }).collect();
         entries.sort_unstable();
         entries
     }
@@ -143,7 +142,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_summary_reads_back_as_it_was_written(
-            entries in prop::collection::vec(any::<(u64, u32)>(), 0..2000).prop_map(sorted),
+            entries in prop::collection::vec(any::<(u32, u32)>(), 0..2000).prop_map(sorted),
         ) {
             let (built, bytes) = Summary::build(3, &entries, 1000);
             let read = Summary::from_bytes(&bytes.summary).unwrap();
@@ -153,14 +152,14 @@ mod tests {
 
         #[test]
         fn blocks_have_the_rows_of_their_tags_and_no_others(
-            entries in prop::collection::vec((0u64..40, any::<u32>()), 0..1000).prop_map(sorted),
+            entries in prop::collection::vec((0u32..40, any::<u32>()), 0..1000).prop_map(sorted),
         ) {
             let (_, bytes) = Summary::build(3, &entries, 1000);
             for tag in 0..40 {
                 let mut rows = Rows::new();
                 bytes.blocks.iter().for_each(|block| collect(block, tag, &mut rows));
                 let expected: Vec<u32> =
-                    entries.iter().filter(|entry| entry.0 == tag).map(|entry| entry.1).collect();
+                    entries.iter().filter(|entry| entry.tag == tag).map(|entry| entry.row).collect();
                 prop_assert_eq!(rows.to_vec(), expected);
             }
         }

@@ -22,7 +22,7 @@ pub(crate) use walk::Walk;
 
 use crate::commit::{BatchCell, Committer, Room};
 use crate::error::{Error, ErrorKind};
-use crate::generation::{Generation, Summary};
+use crate::generation::{Entry, Generation, Summary};
 use crate::identity::{OperationId, SHARDS};
 use crate::record::transition::{
     Answer, Found, Intent, Moment, Standing, Verdict, standing, transition,
@@ -40,8 +40,8 @@ const MAX_WAITERS: usize = 1 << 20;
 pub(crate) struct IndexLimits {
     /// Entries of one shard's index before its generation is rotated.
     pub(crate) entries_per_shard: usize,
-    /// Bits of a tag in use: 64, or fewer where a test wants operations to share tags.
-    pub(crate) tag_mask: u64,
+    /// Bits of a tag in use: all, or fewer where a test wants operations to share tags.
+    pub(crate) tag_mask: u32,
 }
 
 /// The shards by themselves: all that is rebuilt when a store is opened.
@@ -124,7 +124,7 @@ impl Shards {
         drop(index);
     }
 
-    fn tag(&self, operation: OperationId) -> u64 {
+    fn tag(&self, operation: OperationId) -> u32 {
         operation.tag() & self.limits.tag_mask
     }
 }
@@ -280,7 +280,7 @@ impl Table {
     }
 
     /// The entries of one shard of an unsealed generation, sorted.
-    pub(crate) fn entries_of(&self, shard: u8, generation: u32) -> Vec<(u64, u32)> {
+    pub(crate) fn entries_of(&self, shard: u8, generation: u32) -> Vec<Entry> {
         let mut entries = self.shards.all[usize::from(shard)].lock().entries_of(generation);
         entries.sort_unstable();
         entries

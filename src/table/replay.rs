@@ -100,7 +100,7 @@ pub(crate) fn replay(
 /// Entries that go to one shard of a generation's index.
 struct ForShard {
     shard: u8,
-    entries: Vec<(u64, u32, Option<Position>)>,
+    entries: Vec<(u32, u32, Option<Position>)>,
 }
 
 impl ForShard {

@@ -1,6 +1,6 @@
 //! What one shard has of the sealed generations, and which of them may have a tag.
 
-use crate::generation::{Columns, Fences, Filter, Generation, Summary};
+use crate::generation::{Columns, Fences, Filter, Generation, Rest, Summary};
 use crate::sync::Arc;
 
 /// A sealed generation's part of a shard.
@@ -22,7 +22,7 @@ pub(super) struct SealedShards {
 #[derive(Debug)]
 struct Group {
     columns: Columns,
-    owners: [Option<SealedShard>; Columns::COUNT],
+    owners: [Option<(Rest, SealedShard)>; Columns::COUNT],
 }
 
 impl SealedShards {
@@ -39,32 +39,35 @@ impl SealedShards {
             if columns.fits(&filter)
                 && let Some(free) = owners.iter().position(Option::is_none)
             {
-                columns.put(free, &filter);
-                owners[free] = Some(shard);
+                owners[free] = Some((columns.put(free, filter), shard));
                 return;
             }
         }
         let mut owners = [const { None }; Columns::COUNT];
-        owners[0] = Some(shard);
-        self.groups.push(Group { columns: Columns::of(filter), owners });
+        let (columns, rest) = Columns::of(filter);
+        owners[0] = Some((rest, shard));
+        self.groups.push(Group { columns, owners });
     }
 
     pub(super) fn forget(&mut self, generation: u32) {
         self.apart.retain(|(_, shard)| shard.generation.id != generation);
         for group in &mut self.groups {
             for owner in &mut group.owners {
-                owner.take_if(|shard| shard.generation.id == generation);
+                owner.take_if(|(_, shard)| shard.generation.id == generation);
             }
         }
         self.groups.retain(|group| group.owners.iter().any(Option::is_some));
     }
 
     /// Those that may have a tag: all that have it, and few that have not.
-    pub(super) fn with(&self, tag: u64) -> impl Iterator<Item = &SealedShard> {
+    pub(super) fn with(&self, tag: u32) -> impl Iterator<Item = &SealedShard> {
+        let tag = u64::from(tag);
         let side_by_side = self.groups.iter().flat_map(move |group| {
             let bits = group.columns.probe(tag);
             let marked = move |column: &usize| bits >> column & 1 == 1;
-            (0..Columns::COUNT).filter(marked).filter_map(|column| group.owners[column].as_ref())
+            let owners =
+                (0..Columns::COUNT).filter(marked).filter_map(|at| group.owners[at].as_ref());
+            owners.filter(move |(rest, _)| rest.may_have(tag)).map(|(_, shard)| shard)
         });
         let apart = self.apart.iter().filter(move |(filter, shard)| match filter {
             Some(filter) => filter.may_have(tag),
@@ -75,6 +78,6 @@ impl SealedShards {
 
     pub(super) fn all(&self) -> impl Iterator<Item = &SealedShard> {
         let side_by_side = self.groups.iter().flat_map(|group| group.owners.iter().flatten());
-        side_by_side.chain(self.apart.iter().map(|(_, shard)| shard))
+        side_by_side.map(|(_, shard)| shard).chain(self.apart.iter().map(|(_, shard)| shard))
     }
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::Counts;
 use super::flights::FlightCell;
 use super::sealed::SealedShards;
-use crate::generation::{Generation, Index, Summary};
+use crate::generation::{Entry, Generation, Index, Summary};
 use crate::identity::OperationId;
 use crate::record::Position;
 use crate::sync::Arc;
@@ -59,7 +59,7 @@ impl Shard {
     /// `prev`.
     pub(super) fn place(
         &mut self,
-        tag: u64,
+        tag: u32,
         position: Position,
         prev: Option<Position>,
         max_entries: usize,
@@ -76,14 +76,14 @@ impl Shard {
     }
 
     /// Takes out the entry of a record that is no longer the newest.
-    pub(super) fn displace(&mut self, tag: u64, position: Position) {
+    pub(super) fn displace(&mut self, tag: u32, position: Position) {
         if let Ok(at) = self.at(position.generation) {
             self.indexes[at].index.remove(tag, position.row);
         }
     }
 
     /// The entries of an unsealed generation, in no order.
-    pub(super) fn entries_of(&self, generation: u32) -> Vec<(u64, u32)> {
+    pub(super) fn entries_of(&self, generation: u32) -> Vec<Entry> {
         match self.at(generation) {
             Ok(at) => self.indexes[at].index.entries().collect(),
             Err(_) => Vec::new(),

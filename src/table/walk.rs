@@ -11,13 +11,13 @@ use std::collections::VecDeque;
 
 use super::{Seen, Table};
 use crate::error::Error;
-use crate::generation::Generation;
+use crate::generation::{Entry, Generation};
 use crate::identity::{OperationId, SHARDS};
 use crate::record::Position;
 use crate::record::transition::Found;
 use crate::sync::Arc;
 
-/// An iterator over the newest records; reads the disk and blocks. Takes 24 bytes of memory for
+/// An iterator over the newest records; reads the disk and blocks. Takes 16 bytes of memory for
 /// each operation of one shard.
 #[derive(Debug)]
 pub(crate) struct Walk {
@@ -32,7 +32,7 @@ pub(crate) struct Walk {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Listed {
-    tag: u64,
+    tag: u32,
     /// Which of the generations at hand.
     generation: usize,
     row: u32,
@@ -62,7 +62,11 @@ impl Walk {
                 let generation = self.generations.len();
                 self.generations.push(Arc::clone(&of.generation));
                 let entries = of.index.entries();
-                self.listed.extend(entries.map(|(tag, row)| Listed { tag, generation, row }));
+                self.listed.extend(entries.map(|Entry { tag, row }| Listed {
+                    tag,
+                    generation,
+                    row,
+                }));
             }
             let sealed = shard.sealed.all();
             sealed.map(|of| (Arc::clone(&of.generation), of.blocks.clone())).collect()
@@ -72,7 +76,11 @@ impl Walk {
             match of.blocks().and_then(|blocks| fences.entries(blocks, number)) {
                 Ok(entries) => {
                     let entries = entries.into_iter();
-                    self.listed.extend(entries.map(|(tag, row)| Listed { tag, generation, row }));
+                    self.listed.extend(entries.map(|Entry { tag, row }| Listed {
+                        tag,
+                        generation,
+                        row,
+                    }));
                 }
                 // Its records are over.
                 Err(_) if of.is_retired() => {}
