@@ -25,6 +25,9 @@ pub const MINUTE: Duration = Duration::from_mins(1);
 pub const HOUR: Duration = Duration::from_hours(1);
 pub const DAY: Duration = Duration::from_hours(24);
 
+/// The configuration in which all is sealed that can be.
+const SEALED: &str = "synced, each record sealed";
+
 /// A store under test, with the clock that moves it and room to open it again.
 pub struct World {
     pub name: &'static str,
@@ -36,10 +39,17 @@ pub struct World {
     /// Writes that go into each batch beside the one under test.
     fillers: u64,
     filled: AtomicU64,
+    /// Whether each [`World::wait`] ends with what was written being sealed.
+    pub seals: bool,
+    /// Records of this store that earlier runs wrote.
+    written_before: u64,
+    /// Records that are in no sealed file once all is sealed that can be.
+    unsealed: AtomicU64,
 }
 
 /// Runs `body` with a fresh store of each configuration: all durabilities, lone and crowded
-/// batches, on disk and in memory, and one where generations are tiny and tags collide.
+/// batches, on disk and in memory, one where generations are tiny and tags collide, and one where
+/// whatever was written is sealed before the next call.
 pub fn with_store(body: impl Fn(&mut World)) {
     with_store_of(|options| options, body);
 }
@@ -49,14 +59,16 @@ pub fn with_store_of(more: impl Fn(Options) -> Options, body: impl Fn(&mut World
     let relaxed = Durability::Relaxed { within: Duration::from_millis(5) };
     let plain = |options: Options| options;
     let tiny = |options: Options| options.index_entries(8).tag_bits(4);
+    let one_record_each = |options: Options| options.generation_bytes(1);
     type Shape = fn(Options) -> Options;
-    let configurations: [(&'static str, Durability, u64, bool, Shape); 6] = [
+    let configurations: [(&'static str, Durability, u64, bool, Shape); 7] = [
         ("synced, alone in its batch", Durability::Synced, 0, true, plain),
         ("synced, in a batch of 64", Durability::Synced, 63, true, plain),
         ("strict, in a batch of 7", Durability::Strict, 6, true, plain),
         ("relaxed", relaxed, 0, true, plain),
         ("synced, tiny generations and colliding tags", Durability::Synced, 2, true, tiny),
         ("in memory", Durability::Synced, 0, false, plain),
+        (SEALED, Durability::Synced, 0, true, one_record_each),
     ];
     for (name, durability, fillers, on_disk, shape) in configurations {
         let clock = ManualClock::new();
@@ -66,9 +78,19 @@ pub fn with_store_of(more: impl Fn(Options) -> Options, body: impl Fn(&mut World
             Some(directory) => options.clone().open(directory.path().join("store")).unwrap(),
             None => options.clone().in_memory().unwrap(),
         };
-        let filled = AtomicU64::new(0);
-        let mut world =
-            World { name, store, clock, durability, options, directory, fillers, filled };
+        let mut world = World {
+            name,
+            store,
+            clock,
+            durability,
+            options,
+            directory,
+            fillers,
+            filled: AtomicU64::new(0),
+            seals: name == SEALED,
+            written_before: 0,
+            unsealed: AtomicU64::new(1),
+        };
         eprintln!("with a store that is {name}");
         body(&mut world);
     }
@@ -89,6 +111,9 @@ impl World {
             directory: Some(directory),
             fillers: 0,
             filled: AtomicU64::new(0),
+            seals: false,
+            written_before: 0,
+            unsealed: AtomicU64::new(1),
         }
     }
 
@@ -114,15 +139,61 @@ impl World {
     where
         Pending<T>: Future<Output = Result<T, Error>>,
     {
-        let fillers: Vec<_> = (0..self.fillers)
-            .map(|_| {
-                let number = self.filled.fetch_add(1, Ordering::Relaxed);
-                self.store.record_once(Operation::new("filler", number.to_string()))
-            })
-            .collect();
+        let fillers: Vec<_> =
+            (0..self.fillers).map(|_| self.store.record_once(self.filler())).collect();
         let answer = futures_lite::future::block_on(call);
         fillers.into_iter().for_each(drop);
+        if self.seals {
+            self.seal_most();
+        }
         answer
+    }
+
+    fn filler(&self) -> Operation {
+        let number = self.filled.fetch_add(1, Ordering::Relaxed);
+        Operation::new("filler", number.to_string())
+    }
+
+    /// Records written in all runs of the store.
+    pub fn written(&self) -> u64 {
+        self.written_before + self.store.stats().commits.records
+    }
+
+    /// Where each record has a generation of its own: follows the last record of each lane by
+    /// another and waits until all but those are sealed. The lanes in use are told by a window
+    /// each; nothing is to be over yet.
+    #[track_caller]
+    pub fn seal(&self, windows: &[Duration]) {
+        for window in windows {
+            let filler = self.filler().window(*window);
+            assert!(self.store.record_once(filler).wait().unwrap());
+        }
+        let sealed = self.written() - windows.len() as u64;
+        eventually(&format!("{sealed} generations are sealed"), || self.sealed() == sealed);
+    }
+
+    /// How many generations are sealed.
+    pub fn sealed(&self) -> u64 {
+        self.store.stats().sealed_generations as u64
+    }
+
+    /// As [`World::seal`], for the lane of the store's own window; what is open in other lanes,
+    /// or is gone by now, is told by nothing more being sealed for a while.
+    fn seal_most(&self) {
+        const A_WHILE: u32 = 40;
+        let Ok(_) = self.store.record_once(self.filler()).wait() else { return };
+        let (mut last, mut polls) = (u64::MAX, 0);
+        while polls < A_WHILE {
+            let sealed = self.sealed();
+            let unsealed = self.written().saturating_sub(sealed);
+            if unsealed <= self.unsealed.load(Ordering::Relaxed) {
+                break;
+            }
+            polls = if sealed == last { polls + 1 } else { 0 };
+            last = sealed;
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        self.unsealed.store(self.written().saturating_sub(self.sealed()), Ordering::Relaxed);
     }
 
     pub fn claim(&self, operation: Operation) -> Claim {
@@ -137,6 +208,7 @@ impl World {
     /// there is nothing to open again.
     pub fn reopen(&mut self) -> bool {
         let Some(directory) = &self.directory else { return false };
+        self.written_before = self.written();
         self.wait(self.store.close()).unwrap();
         self.store = self.options.clone().open(directory.path().join("store")).unwrap();
         true
