@@ -2,7 +2,7 @@
 //!
 //! Files are in memory, and what is written is there at once: a fault takes nothing back, it only
 //! keeps what it hits from happening. The directory counts what is asked of it after the fault.
-//! The making of one file can be held up, for what is otherwise a matter of luck. An image of the
+//! The making of one file can be held up, and a read, for what is otherwise a matter of luck. An image of the
 //! disk can be taken at any moment: all of it, or only what a power cut is sure to leave.
 
 use std::collections::BTreeMap;
@@ -25,10 +25,11 @@ struct Disk {
     locked: Mutex<bool>,
     fault: Mutex<State>,
     held: Mutex<Held>,
+    held_read: Mutex<Held>,
     let_go: Condvar,
 }
 
-/// The file that is not to be made yet, and whether someone is about to.
+/// The file that is not to be made or read yet, and whether someone is about to.
 #[derive(Debug, Default)]
 struct Held {
     name: Option<String>,
@@ -147,14 +148,21 @@ impl FaultyDirectory {
         *self.0.held.lock() = Held { name: Some(name.to_owned()), is_parked: false };
     }
 
-    /// Whether someone is parked for wanting to make the file.
+    /// Parks whoever is next to read from the file of this name, and nobody after, until it is
+    /// [let go](Self::let_go).
+    pub fn hold_one_read(&self, name: &str) {
+        *self.0.held_read.lock() = Held { name: Some(name.to_owned()), is_parked: false };
+    }
+
+    /// Whether someone is parked for wanting to make or read the file.
     pub fn is_holding(&self) -> bool {
-        self.0.held.lock().is_parked
+        self.0.held.lock().is_parked || self.0.held_read.lock().is_parked
     }
 
     /// Holds up nobody any more.
     pub fn let_go(&self) {
         *self.0.held.lock() = Held::default();
+        *self.0.held_read.lock() = Held::default();
         self.0.let_go.notify_all();
     }
 
@@ -223,7 +231,7 @@ impl Directory for FaultyDirectory {
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
         let content = self.0.files.lock().get(name).cloned().ok_or(ErrorKind::NotFound)?;
-        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.0), content }))
+        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.0), name: name.to_owned(), content }))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
@@ -236,7 +244,7 @@ impl Directory for FaultyDirectory {
         let _changing = self.0.change(On::Any)?;
         let content = Bytes::default();
         self.0.files.lock().insert(name.to_owned(), Arc::clone(&content));
-        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.0), content }))
+        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.0), name: name.to_owned(), content }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -275,6 +283,8 @@ impl Directory for FaultyDirectory {
 #[derive(Debug)]
 struct FaultyFile {
     disk: Arc<Disk>,
+    /// As it was opened.
+    name: String,
     content: Bytes,
 }
 
@@ -291,6 +301,14 @@ impl File for FaultyFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut held = self.disk.held_read.lock();
+        if held.name.take_if(|name| *name == self.name).is_some() {
+            held.is_parked = true;
+            while held.is_parked {
+                self.disk.let_go.wait(&mut held);
+            }
+        }
+        drop(held);
         let content = self.content.lock();
         let range = Self::range(offset, out.len())?;
         out.copy_from_slice(content.bytes.get(range).ok_or(ErrorKind::UnexpectedEof)?);
