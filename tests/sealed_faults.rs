@@ -281,3 +281,21 @@ fn a_flipped_bit_in_a_sealed_file_is_an_error_or_harmless() {
         (usize::try_from(seed >> 40).unwrap(), 1 << ((seed >> 33) % 8))
     }));
 }
+
+/// Where redb says how far the rows of a page go, and the blocks of an index.
+#[test]
+fn a_flipped_bit_in_the_middle_of_a_page_is_an_error_or_harmless() {
+    flip((20_480..20_520).chain(69_632..69_680).map(|at| (at, 0x40)));
+}
+
+/// Where redb says what tables there are, and how many rows they have.
+#[test]
+fn a_flipped_bit_behind_the_name_of_a_table_is_an_error_or_harmless() {
+    let bytes = sealed_store(&ManualClock::new()).read(FIRST);
+    // The names stand side by side, then what is said of each table.
+    let names = b"identityindexlogshards";
+    let at: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(names)).collect();
+    assert!(!at.is_empty(), "there are no such names");
+    let behind = at.into_iter().flat_map(|at| at + names.len()..at + names.len() + 256);
+    flip(behind.flat_map(|at| [0x01, 0x02, 0x04, 0x08, 0x10].map(|mask| (at, mask))));
+}
