@@ -952,6 +952,29 @@ fn windows_from_the_first_claim_agree_with_the_model() {
     );
 }
 
+/// Each record in a file of its own, and all but the last of them sealed before the next step.
+#[test]
+fn sealed_records_agree_with_the_model() {
+    let config = ProptestConfig {
+        cases: 8 * soak(),
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(steps in proptest::collection::vec(step(), 1..60))| {
+        let mut bench = Bench::new(Options::new().generation_bytes(1).tag_bits(3), PLAIN);
+        for step in &steps {
+            // A batch that begins hundreds of files is a case apart.
+            let step = if let Step::Crowd(count) = step { &Step::Crowd(count % 10) } else { step };
+            bench.step(step)?;
+            eventually("all but the last is sealed", || {
+                let stats = bench.store.stats();
+                stats.generations <= stats.sealed_generations + 2
+            });
+        }
+    });
+}
+
 /// A batch that begins several generations makes their files while the next one is made ready
 /// beside it. Whichever is made last, no later file may take the place of one of them.
 #[test]

@@ -227,9 +227,12 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Reads one row; one tree descent, from the cache or the disk.
     pub(crate) fn record(&self, row: u32) -> Result<Record, Error> {
-        let found = guarded(&self.name, || self.table.get(row).in_file(&self.name))?;
-        let bytes = found.ok_or_else(|| self.corrupt(row, &"it is not there"))?;
-        self.decode(row, bytes.value())
+        // Looking at the bytes may panic on a damaged file, as finding them may.
+        guarded(&self.name, || {
+            let found = self.table.get(row).in_file(&self.name)?;
+            let bytes = found.ok_or_else(|| self.corrupt(row, &"it is not there"))?;
+            self.decode(row, bytes.value())
+        })
     }
 
     /// How many rows there are; they are numbered from zero.

@@ -214,15 +214,18 @@ impl Blocks {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, Error> {
         let number = block_number(shard, block);
-        let found = guarded(&self.name, || self.table.get(number).in_file(&self.name))?;
-        found
-            .and_then(|bytes| verified(self.generation, number, bytes.value()).map(read))
-            .ok_or_else(|| {
-                Error::corrupt(format_args!(
-                    "block {number} of table index in {} cannot be read",
-                    self.name
-                ))
-            })
+        // Looking at the bytes may panic on a damaged file, as finding them may.
+        let found = guarded(&self.name, || {
+            let found = self.table.get(number).in_file(&self.name)?;
+            let bytes = found.as_ref().map(redb::AccessGuard::value);
+            Ok(bytes.and_then(|bytes| verified(self.generation, number, bytes)).map(read))
+        })?;
+        found.ok_or_else(|| {
+            Error::corrupt(format_args!(
+                "block {number} of table index in {} cannot be read",
+                self.name
+            ))
+        })
     }
 }
 

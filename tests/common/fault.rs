@@ -2,7 +2,9 @@
 //!
 //! Files are in memory, and what is written is there at once: a fault takes nothing back, it only
 //! keeps what it hits from happening. The directory counts what is asked of it after the fault.
-//! The making of one file can be held up, for what is otherwise a matter of luck.
+//! The making of one file can be held up, and a read, for what is otherwise a matter of luck. An
+//! image of the disk can be taken at any moment: all of it, or only what a power cut is sure to
+//! leave.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +12,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use justonce::seam::{Directory, File};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// A directory in memory that outlives the stores opened in it.
 #[derive(Debug, Clone, Default)]
@@ -18,21 +20,41 @@ pub struct FaultyDirectory(Arc<Disk>);
 
 #[derive(Debug, Default)]
 struct Disk {
-    files: Mutex<BTreeMap<String, Bytes>>,
+    files: Mutex<Names>,
+    /// The names as they were when they were last made durable.
+    durable_files: Mutex<Names>,
     locked: Mutex<bool>,
     fault: Mutex<State>,
     held: Mutex<Held>,
+    held_read: Mutex<Held>,
     let_go: Condvar,
 }
 
-/// The file that is not to be made yet, and whether someone is about to.
+/// The file that is not to be made or read yet, and whether someone is about to.
 #[derive(Debug, Default)]
 struct Held {
     name: Option<String>,
     is_parked: bool,
 }
 
-type Bytes = Arc<Mutex<Vec<u8>>>;
+type Names = BTreeMap<String, Bytes>;
+type Bytes = Arc<Mutex<Content>>;
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// What was in the place of each write since the last sync, and how long the file was.
+    undo: Vec<(usize, Vec<u8>, usize)>,
+}
+
+/// What an image of the disk has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All that was written.
+    Written,
+    /// What was made durable, and nothing else.
+    Synced,
+}
 
 /// Which changes of the disk fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +102,43 @@ impl FaultyDirectory {
         *self.0.fault.lock() = State::default();
     }
 
+    /// Another disk, healthy and not locked, with what is on this one at this moment.
+    pub fn image(&self, keep: Keep) -> FaultyDirectory {
+        // No change goes on meanwhile.
+        let _still = self.0.fault.lock();
+        let names = match keep {
+            Keep::Written => self.0.files.lock().clone(),
+            Keep::Synced => self.0.durable_files.lock().clone(),
+        };
+        let copy = |(name, file): (String, Bytes)| {
+            let bytes = file.lock().image(keep);
+            (name, Bytes::new(Mutex::new(Content { bytes, undo: Vec::new() })))
+        };
+        let image = FaultyDirectory::default();
+        let files: Names = names.into_iter().map(copy).collect();
+        *image.0.durable_files.lock() = files.clone();
+        *image.0.files.lock() = files;
+        image
+    }
+
+    /// What is in a file.
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        self.0.files.lock()[name].lock().bytes.clone()
+    }
+
+    /// Puts a file in place of another, or takes it away.
+    pub fn put(&self, name: &str, bytes: Option<&[u8]>) {
+        let file = bytes.map(|bytes| {
+            Bytes::new(Mutex::new(Content { bytes: bytes.to_vec(), undo: Vec::new() }))
+        });
+        for names in [&self.0.files, &self.0.durable_files] {
+            match &file {
+                Some(file) => names.lock().insert(name.to_owned(), Arc::clone(file)),
+                None => names.lock().remove(name),
+            };
+        }
+    }
+
     /// Whether the fault has struck.
     pub fn has_failed(&self) -> bool {
         self.0.fault.lock().struck
@@ -90,14 +149,21 @@ impl FaultyDirectory {
         *self.0.held.lock() = Held { name: Some(name.to_owned()), is_parked: false };
     }
 
-    /// Whether someone is parked for wanting to make the file.
+    /// Parks whoever is next to read from the file of this name, and nobody after, until it is
+    /// [let go](Self::let_go).
+    pub fn hold_one_read(&self, name: &str) {
+        *self.0.held_read.lock() = Held { name: Some(name.to_owned()), is_parked: false };
+    }
+
+    /// Whether someone is parked for wanting to make or read the file.
     pub fn is_holding(&self) -> bool {
-        self.0.held.lock().is_parked
+        self.0.held.lock().is_parked || self.0.held_read.lock().is_parked
     }
 
     /// Holds up nobody any more.
     pub fn let_go(&self) {
         *self.0.held.lock() = Held::default();
+        *self.0.held_read.lock() = Held::default();
         self.0.let_go.notify_all();
     }
 
@@ -107,23 +173,42 @@ impl FaultyDirectory {
     }
 }
 
+impl Content {
+    /// Notes what a change of some bytes, or of the length, takes the place of.
+    fn note(&mut self, changed: std::ops::Range<usize>) {
+        let before = self.bytes.get(changed.clone()).unwrap_or_default().to_vec();
+        self.undo.push((changed.start, before, self.bytes.len()));
+    }
+
+    fn image(&self, keep: Keep) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        let undo = if keep == Keep::Synced { &self.undo[..] } else { &[] };
+        for (start, before, len) in undo.iter().rev() {
+            bytes.resize(*len, 0);
+            bytes[*start..*start + before.len()].copy_from_slice(before);
+        }
+        bytes
+    }
+}
+
 impl Disk {
-    fn change(&self, kind: On) -> io::Result<()> {
+    /// Lets a change happen, or not; no other does while the answer is held.
+    fn change(&self, kind: On) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.fault.lock();
         let State { planned, struck, changes_since } = &mut *state;
         if *struck {
             *changes_since += 1;
         }
-        let Some(fault) = planned else { return Ok(()) };
+        let Some(fault) = planned else { return Ok(state) };
         if *struck {
-            return if fault.for_ever { Err(fault.error.into()) } else { Ok(()) };
+            return if fault.for_ever { Err(fault.error.into()) } else { Ok(state) };
         }
         if fault.on != On::Any && fault.on != kind {
-            return Ok(());
+            return Ok(state);
         }
         if fault.after > 0 {
             fault.after -= 1;
-            return Ok(());
+            return Ok(state);
         }
         *struck = true;
         Err(fault.error.into())
@@ -146,8 +231,8 @@ impl Directory for FaultyDirectory {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        let bytes = self.0.files.lock().get(name).cloned().ok_or(ErrorKind::NotFound)?;
-        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.0), bytes }))
+        let content = self.0.files.lock().get(name).cloned().ok_or(ErrorKind::NotFound)?;
+        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.0), name: name.to_owned(), content }))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
@@ -157,14 +242,14 @@ impl Directory for FaultyDirectory {
             self.0.let_go.wait(&mut held);
         }
         drop(held);
-        self.0.change(On::Any)?;
-        let bytes = Bytes::default();
-        self.0.files.lock().insert(name.to_owned(), Arc::clone(&bytes));
-        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.0), bytes }))
+        let _changing = self.0.change(On::Any)?;
+        let content = Bytes::default();
+        self.0.files.lock().insert(name.to_owned(), Arc::clone(&content));
+        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.0), name: name.to_owned(), content }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.change(On::Any)?;
+        let _changing = self.0.change(On::Any)?;
         let mut files = self.0.files.lock();
         let file = files.remove(from).ok_or(ErrorKind::NotFound)?;
         files.insert(to.to_owned(), file);
@@ -172,7 +257,7 @@ impl Directory for FaultyDirectory {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.change(On::Any)?;
+        let _changing = self.0.change(On::Any)?;
         self.0.files.lock().remove(name).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
@@ -181,7 +266,10 @@ impl Directory for FaultyDirectory {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.change(On::Sync)
+        let _changing = self.0.change(On::Sync)?;
+        let files = self.0.files.lock().clone();
+        *self.0.durable_files.lock() = files;
+        Ok(())
     }
 
     fn drop_cached(&self, _name: &str) -> io::Result<()> {
@@ -196,7 +284,9 @@ impl Directory for FaultyDirectory {
 #[derive(Debug)]
 struct FaultyFile {
     disk: Arc<Disk>,
-    bytes: Bytes,
+    /// As it was opened.
+    name: String,
+    content: Bytes,
 }
 
 impl FaultyFile {
@@ -208,31 +298,46 @@ impl FaultyFile {
 
 impl File for FaultyFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes.lock().len() as u64)
+        Ok(self.content.lock().bytes.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let bytes = self.bytes.lock();
-        let found = bytes.get(Self::range(offset, out.len())?).ok_or(ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(found);
+        let mut held = self.disk.held_read.lock();
+        if held.name.take_if(|name| *name == self.name).is_some() {
+            held.is_parked = true;
+            while held.is_parked {
+                self.disk.let_go.wait(&mut held);
+            }
+        }
+        drop(held);
+        let content = self.content.lock();
+        let range = Self::range(offset, out.len())?;
+        out.copy_from_slice(content.bytes.get(range).ok_or(ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.disk.change(On::Write)?;
-        let mut bytes = self.bytes.lock();
-        let space = bytes.get_mut(Self::range(offset, data.len())?);
+        let _changing = self.disk.change(On::Write)?;
+        let mut content = self.content.lock();
+        let range = Self::range(offset, data.len())?;
+        content.note(range.clone());
+        let space = content.bytes.get_mut(range);
         space.ok_or(ErrorKind::UnexpectedEof)?.copy_from_slice(data);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.change(On::Write)?;
-        self.bytes.lock().resize(usize::try_from(len).map_err(io::Error::other)?, 0);
+        let _changing = self.disk.change(On::Write)?;
+        let mut content = self.content.lock();
+        let (before, len) = (content.bytes.len(), usize::try_from(len).map_err(io::Error::other)?);
+        content.note(len.min(before)..before);
+        content.bytes.resize(len, 0);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.change(On::Sync)
+        let _changing = self.disk.change(On::Sync)?;
+        self.content.lock().undo.clear();
+        Ok(())
     }
 }
