@@ -183,7 +183,6 @@ fn an_operation_whose_records_are_all_sealed_answers_by_the_newest() {
 
 /// The older record's lane is open, the newer's is sealed.
 #[test]
-#[ignore = "a replay lists older records than sealed files have"]
 fn a_sealed_record_is_newer_than_one_in_an_open_file() {
     for how in RESTARTS {
         let mut world = sealing(|options| options);
@@ -201,7 +200,6 @@ fn a_sealed_record_is_newer_than_one_in_an_open_file() {
 
 /// As one above, for records that are kept as long: what is left of that falls into another lane.
 #[test]
-#[ignore = "a replay lists older records than sealed files have"]
 fn what_changed_in_another_lane_does_not_come_back_from_an_open_file() {
     let lane = Duration::from_millis(1 << 26);
     for how in RESTARTS {
@@ -551,7 +549,6 @@ fn a_file_that_was_not_sealed_when_the_store_was_closed_is_sealed_by_the_next_ru
 
 /// Sealing closes the file and opens it again, while it is read.
 #[test]
-#[ignore = "a reader may see its file closed"]
 fn nobody_notices_while_files_are_sealed() {
     const RECORDS: usize = 1_500;
     const RECORDS_A_FILE: usize = 32;
@@ -605,7 +602,6 @@ fn nobody_notices_while_files_are_sealed() {
 
 /// One who is in the middle of a read when the file is closed to be opened read-only.
 #[test]
-#[ignore = "a reader may see its file closed"]
 fn a_read_that_goes_on_while_its_file_is_sealed_is_answered() {
     const CLAIMS: usize = 300;
     // One row in a page each, so that a row is found by way of several pages of the disk.
@@ -826,7 +822,6 @@ proptest! {
     })]
 
     #[test]
-    #[ignore = "a replay lists older records than sealed files have"]
     fn any_history_is_answered_as_if_nothing_was_sealed(
         steps in prop::collection::vec(step(), 20..60),
     ) {

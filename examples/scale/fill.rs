@@ -27,7 +27,9 @@ const PROBES_FROM: u64 = 1 << 40;
 pub(crate) struct Stretch {
     /// Keys in the store at its end.
     pub(crate) keys: u64,
-    pub(crate) rate: f64,
+    /// Keys that came in it, and how long they took.
+    pub(crate) fresh: u64,
+    pub(crate) took: Duration,
     pub(crate) resident_bytes: u64,
 }
 
@@ -38,6 +40,13 @@ pub(crate) struct Probe {
     pub(crate) fresh_while_sealing: Latencies,
     pub(crate) duplicate: Latencies,
     pub(crate) duplicate_while_sealing: Latencies,
+}
+
+impl Stretch {
+    /// Keys a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.fresh as f64 / self.took.as_secs_f64()
+    }
 }
 
 #[derive(Debug)]
@@ -183,12 +192,13 @@ fn watch(store: &Store, path: &Path, keys: u64, shared: &Shared) -> Vec<Stretch>
         shared.sealing.store(stats.generations > stats.sealed_generations + 2, Ordering::Relaxed);
         let is_over = done >= keys;
         if done > from && (stats.generations != generations || is_over) {
-            let rate = (done - from) as f64 / since.elapsed().as_secs_f64();
+            let (fresh, took) = (done - from, since.elapsed());
             let resident_bytes = measure::resident_bytes();
-            stretches.push(Stretch { keys: done, rate, resident_bytes });
+            let stretch = Stretch { keys: done, fresh, took, resident_bytes };
+            stretches.push(stretch);
             bar.set_message(format!(
                 "{:.0} k/s  {:.0} MB resident  {:.0} MB on disk",
-                rate / 1e3,
+                stretch.rate() / 1e3,
                 measure::megabytes(resident_bytes),
                 measure::megabytes(measure::disk(path).0),
             ));

@@ -114,19 +114,20 @@ fn timed<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(T, Duration), E> 
 }
 
 fn rates(filled: &fill::Filled) {
-    let share = |stretches: &[fill::Stretch]| {
-        let sum: f64 = stretches.iter().map(|stretch| stretch.rate).sum();
-        sum / stretches.len().max(1) as f64
+    let stretches = &filled.stretches;
+    let rate = |of: &[fill::Stretch]| {
+        let (keys, took) = of.iter().fold((0, Duration::ZERO), |(keys, took), stretch| {
+            (keys + stretch.fresh, took + stretch.took)
+        });
+        keys as f64 / took.as_secs_f64().max(1e-9)
     };
     // A generation is about 3.2 M keys: three make the tenth part of a hundred million.
-    let stretches = &filled.stretches;
     let few = stretches.len().div_ceil(10);
-    let (first, last) = (&stretches[..few], &stretches[stretches.len() - few..]);
-    let ratio = share(last) / share(first);
-    row("first tenth", &format!("{:.0} k/s", share(first) / 1e3));
-    row("last tenth", &format!("{:.0} k/s, {ratio:.2} of the first", share(last) / 1e3));
+    let (first, last) = (rate(&stretches[..few]), rate(&stretches[stretches.len() - few..]));
+    row("first tenth", &format!("{:.0} k/s", first / 1e3));
+    row("last tenth", &format!("{:.0} k/s, {:.2} of the first", last / 1e3, last / first));
     for stretch in stretches {
-        let (keys, rate) = (millions(stretch.keys), stretch.rate / 1e3);
+        let (keys, rate) = (millions(stretch.keys), stretch.rate() / 1e3);
         let memory = megabytes(stretch.resident_bytes);
         println!("  {keys:>7.1} M keys  {rate:>6.0} k/s  {memory:>5.0} MB");
     }

@@ -27,10 +27,13 @@ pub(crate) fn draw(
     let (curves, latencies) = root.split_vertically(380);
     let panels = curves.split_evenly((1, 2));
     let stretches = &filled.stretches;
+    // What is much shorter than a generation says little of a rate.
+    let longest = stretches.iter().map(|of| of.fresh).max().unwrap_or(0);
+    let whole = stretches.iter().filter(|of| of.fresh > longest / 2);
     let rates = Curve {
         caption: "durable claims of fresh keys",
         axis: "1,000 claims a second",
-        points: stretches.iter().map(|of| (millions(of.keys), of.rate / 1e3)).collect(),
+        points: whole.clone().map(|of| (millions(of.keys), of.rate() / 1e3)).collect(),
     };
     let memory = Curve {
         caption: "resident memory",

@@ -84,7 +84,8 @@ pub(crate) struct Committer {
 pub(crate) struct Hooks {
     /// The store takes no more writes: whoever waits for something else than a batch is to wake.
     pub(crate) stopped: Box<dyn Fn() + Send + Sync>,
-    /// A generation was begun: the next one should be prepared, and the one before it sealed.
+    /// A generation was begun, or takes no more records: the next one should be prepared, and
+    /// what is full sealed.
     pub(crate) begun: Waker,
 }
 

@@ -140,7 +140,7 @@ impl Queue {
         self.filling.push(&open.generation, opening, position, record, draft);
         open.next_row += 1;
         open.bytes += (self.filling.bytes - before) as u64;
-        open.generation.retain_until(record.retained_until);
+        open.generation.note(record.sequence, record.changed_at, record.retained_until);
         Ok(Appended { position, batch: Arc::clone(&self.filling.cell), was_empty })
     }
 
@@ -221,6 +221,16 @@ impl Queue {
     /// take their places.
     pub(super) fn freeze_over(&mut self, now: u64) {
         self.lanes.retain(|open| !open.opening.is_over(now));
+    }
+
+    /// Takes a batch for durable, and says whether one of its generations was begun with it or
+    /// takes no more records after it.
+    pub(super) fn settled(&mut self, batch: &Batch) -> bool {
+        self.committing = None;
+        batch.parts.iter().any(|part| {
+            let is_open = self.lanes.iter().any(|open| open.generation.id == part.generation.id);
+            part.first == 0 || !is_open
+        })
     }
 
     /// When that is to be done next.

@@ -69,10 +69,9 @@ impl Role<'_> {
         match written {
             Ok(Ok(())) => {
                 committer.figures.committed(batch.rows, batch.bytes, started.elapsed());
-                committer.queue.lock().committing = None;
+                let begun_or_frozen = committer.queue.lock().settled(&batch);
                 batch.cell.settle(Ok(()));
-                let began_one = batch.parts.iter().any(|part| part.first == 0);
-                if let Some(hooks) = committer.hooks.get().filter(|_| began_one) {
+                if let Some(hooks) = committer.hooks.get().filter(|_| begun_or_frozen) {
                     hooks.begun.wake_by_ref();
                 }
             }

@@ -41,7 +41,10 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
     let logs: Vec<_> = found.iter().map(|found| Arc::clone(&found.generation)).collect();
     let replayed = replay(&shards, &generations, &logs)?;
 
-    let clock = StoreClock::start(options.clock, contents.marks.clock.max(replayed.last_change));
+    let all = generations.all();
+    let last_change = all.iter().map(|of| of.last_change()).max().unwrap_or(0);
+    let last_sequence = all.iter().map(|of| of.last_sequence()).max().unwrap_or(0);
+    let clock = StoreClock::start(options.clock, contents.marks.clock.max(last_change));
     let clock = Arc::new(clock);
     let epoch = contents.epoch.checked_add(1).ok_or_else(|| {
         Error::new(
@@ -50,7 +53,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
         )
     })?;
     let lost = if contents.clean { 0 } else { SEQUENCES_A_CRASH_MAY_LOSE };
-    let next_sequence = contents.marks.sequence.max(replayed.last_sequence + 1).max(1) + lost;
+    let next_sequence = contents.marks.sequence.max(last_sequence + 1).max(1) + lost;
     let marks = Marks { clock: clock.now_millis(), sequence: next_sequence };
     storage.manifest.begin_epoch(epoch, marks)?;
 
@@ -67,6 +70,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
     let committer =
         Committer::new(start, Arc::clone(&storage), Arc::clone(&generations), Arc::clone(&clock));
     let table = Arc::new(Table::new(shards, Arc::clone(&committer)));
+    table.displace_older_than_sealed(&logs, &replayed, &generations)?;
     let keeper = Arc::new(Keeper::default());
     committer.hook(Hooks {
         stopped: {

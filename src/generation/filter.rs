@@ -172,11 +172,12 @@ impl Columns {
     /// Puts a filter that fits into a column, in place of what is there, and returns its rest.
     pub(crate) fn put(&mut self, column: usize, filter: Filter) -> Rest {
         while column >= self.width {
-            self.cells = self
-                .cells
-                .chunks_exact(self.width)
-                .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0, self.width)))
-                .collect();
+            let mut wider = Vec::with_capacity(2 * self.cells.len());
+            for row in self.cells.chunks_exact(self.width) {
+                wider.extend_from_slice(row);
+                wider.resize(wider.len() + self.width, 0);
+            }
+            self.cells = wider;
             self.width *= 2;
         }
         for (row, cell) in self.cells.chunks_exact_mut(self.width).zip(&filter.cells[..]) {

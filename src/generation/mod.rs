@@ -38,8 +38,12 @@ pub(crate) struct Generation {
     unanswered: Mutex<RoaringBitmap>,
     /// Whether that has changed since it was last written to the manifest.
     unanswered_changed: AtomicBool,
-    /// When the last of its records is over. Moved by the queue, under its lock.
+    /// When the last of its records is over. Moved by the queue, under its lock, as the next two.
     retained_until: AtomicU64,
+    /// The largest sequence of its records.
+    last_sequence: AtomicU64,
+    /// The latest time of its records.
+    last_change: AtomicU64,
     /// The first row of each run of the store that wrote to it, and the run's epoch.
     epochs: Mutex<Vec<(u32, u32)>>,
     /// Read-only from here on: set once its index is in the file.
@@ -68,6 +72,8 @@ impl Generation {
             unanswered: Mutex::default(),
             unanswered_changed: AtomicBool::new(false),
             retained_until: AtomicU64::new(0),
+            last_sequence: AtomicU64::new(0),
+            last_change: AtomicU64::new(0),
             epochs: Mutex::default(),
             sealed: OnceLock::new(),
             crowded: AtomicBool::new(false),
@@ -96,7 +102,7 @@ impl Generation {
             each(shard, Summary::from_bytes(bytes)?);
             Some(())
         })?;
-        let Facts { retained_until, epochs, .. } = file.facts()?;
+        let Facts { retained_until, last_sequence, last_change, epochs, .. } = file.facts()?;
         let unanswered = match &listed.unanswered[..] {
             [] => RoaringBitmap::new(),
             bytes => RoaringBitmap::deserialize_from(bytes).map_err(|error| {
@@ -106,6 +112,8 @@ impl Generation {
         };
         let generation = Generation {
             retained_until: AtomicU64::new(retained_until),
+            last_sequence: AtomicU64::new(last_sequence),
+            last_change: AtomicU64::new(last_change),
             epochs: Mutex::new(epochs),
             unanswered: Mutex::new(unanswered),
             ..Generation::unmade(listed.id)
@@ -153,8 +161,13 @@ impl Generation {
 
     /// What is to be written of a generation that takes no more records.
     pub(crate) fn facts(&self, entries: u64) -> Facts {
-        let epochs = self.epochs.lock().clone();
-        Facts { retained_until: self.retained_until(), entries, epochs }
+        Facts {
+            retained_until: self.retained_until(),
+            last_sequence: self.last_sequence(),
+            last_change: self.last_change(),
+            entries,
+            epochs: self.epochs.lock().clone(),
+        }
     }
 
     /// Notes which run of the store writes the rows from here on.
@@ -197,7 +210,22 @@ impl Generation {
         if row >= self.durable_rows() {
             return Ok(None);
         }
-        self.snapshot()?.record(row).map(Some)
+        loop {
+            let snapshot = self.snapshot()?;
+            match snapshot.record(row) {
+                // The file was closed to be opened read-only, and has another view by now.
+                Err(_) if !Arc::ptr_eq(&snapshot, &self.snapshot()?) => {}
+                read => return read.map(Some),
+            }
+        }
+    }
+
+    /// The error of a row that an index names and the log lacks.
+    pub(crate) fn lacks(&self, row: u32) -> Error {
+        Error::corrupt(format_args!(
+            "row {row} of generation {} is listed and is not there",
+            self.id
+        ))
     }
 
     pub(crate) fn snapshot(&self) -> Result<Arc<Snapshot>, Error> {
@@ -208,8 +236,19 @@ impl Generation {
         self.durable_rows.load(Ordering::Acquire)
     }
 
-    pub(crate) fn retain_until(&self, millis: u64) {
-        self.retained_until.fetch_max(millis, Ordering::Relaxed);
+    /// Takes note of a record that comes to it.
+    pub(crate) fn note(&self, sequence: u64, changed_at: u64, retained_until: u64) {
+        self.last_sequence.fetch_max(sequence, Ordering::Relaxed);
+        self.last_change.fetch_max(changed_at, Ordering::Relaxed);
+        self.retained_until.fetch_max(retained_until, Ordering::Relaxed);
+    }
+
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.last_sequence.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn last_change(&self) -> u64 {
+        self.last_change.load(Ordering::Relaxed)
     }
 
     pub(crate) fn retained_until(&self) -> u64 {

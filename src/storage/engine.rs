@@ -55,7 +55,9 @@ fn fault(name: &str, error: redb::Error) -> Error {
         redb::Error::Io(error) => Error::io(name, error),
         redb::Error::DatabaseAlreadyOpen => already_open(&name),
         redb::Error::DatabaseClosed => Error::closed(),
-        error @ (redb::Error::Corrupted(_)
+        // Of a file that was closed, which is what is opened to be read only.
+        error @ (redb::Error::RepairAborted
+        | redb::Error::Corrupted(_)
         | redb::Error::TableDoesNotExist(_)
         | redb::Error::TableTypeMismatch { .. }
         | redb::Error::UpgradeRequired(_)) => {

@@ -43,6 +43,10 @@ pub(crate) struct ShardBytes {
 pub(crate) struct Facts {
     /// When the last of its records is over.
     pub(crate) retained_until: u64,
+    /// The largest sequence of its records.
+    pub(crate) last_sequence: u64,
+    /// The latest time of its records.
+    pub(crate) last_change: u64,
     /// Operations in its index.
     pub(crate) entries: u64,
     /// The first row of each run of the store that wrote to it, and the run's epoch.
@@ -266,9 +270,10 @@ impl Place {
 
 impl Facts {
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16 + 8 * self.epochs.len());
-        bytes.extend_from_slice(&self.retained_until.to_le_bytes());
-        bytes.extend_from_slice(&self.entries.to_le_bytes());
+        let mut bytes = Vec::with_capacity(32 + 8 * self.epochs.len());
+        for number in [self.retained_until, self.last_sequence, self.last_change, self.entries] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
         for (row, epoch) in &self.epochs {
             bytes.extend_from_slice(&row.to_le_bytes());
             bytes.extend_from_slice(&epoch.to_le_bytes());
@@ -277,14 +282,19 @@ impl Facts {
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (retained_until, bytes) = bytes.split_first_chunk()?;
-        let (entries, bytes) = bytes.split_first_chunk()?;
+        let (numbers, bytes) = bytes.split_first_chunk::<32>()?;
+        let ([retained_until, last_sequence, last_change, entries], []) = numbers.as_chunks::<8>()
+        else {
+            return None;
+        };
         let (epochs, []) = bytes.as_chunks::<8>() else { return None };
         let number = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let epochs =
             epochs.iter().map(|both| (number(both.first_chunk()), number(both.last_chunk())));
         Some(Facts {
             retained_until: u64::from_le_bytes(*retained_until),
+            last_sequence: u64::from_le_bytes(*last_sequence),
+            last_change: u64::from_le_bytes(*last_change),
             entries: u64::from_le_bytes(*entries),
             epochs: epochs.collect(),
         })
@@ -323,10 +333,16 @@ mod tests {
 
     #[test]
     fn facts_read_back_and_nothing_else_does() {
-        let facts = Facts { retained_until: 7, entries: 9, epochs: vec![(0, 3), (12, 4)] };
+        let facts = Facts {
+            retained_until: 7,
+            last_sequence: 8,
+            last_change: 6,
+            entries: 9,
+            epochs: vec![(0, 3), (12, 4)],
+        };
         assert_eq!(Facts::from_bytes(&facts.to_bytes()), Some(facts));
-        assert_eq!(Facts::from_bytes(&[0; 15]), None);
-        assert_eq!(Facts::from_bytes(&[0; 23]), None);
+        assert_eq!(Facts::from_bytes(&[0; 31]), None);
+        assert_eq!(Facts::from_bytes(&[0; 39]), None);
     }
 
     #[test]

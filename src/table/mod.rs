@@ -378,15 +378,15 @@ impl Table {
         row: u32,
     ) -> Result<(Record, Option<Arc<BatchCell>>), Error> {
         let position = Position { generation: generation.id, row };
-        loop {
-            if let Some(record) = generation.durable(row)? {
-                return Ok((record, None));
-            }
-            if let Some((record, batch)) = self.committer.pending(position)? {
-                return Ok((record, Some(batch)));
-            }
-            // It became durable between the two looks.
+        if let Some(record) = generation.durable(row)? {
+            return Ok((record, None));
         }
+        if let Some((record, batch)) = self.committer.pending(position)? {
+            return Ok((record, Some(batch)));
+        }
+        // It became durable between the two looks, or it is nowhere.
+        let record = generation.durable(row)?.ok_or_else(|| generation.lacks(row))?;
+        Ok((record, None))
     }
 }
 

@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use roaring::RoaringBitmap;
 
-use super::Shards;
+use super::shard::Shard;
+use super::{Shards, Table};
 use crate::error::Error;
-use crate::generation::{Generation, Generations};
+use crate::generation::{Entry, Generation, Generations};
 use crate::identity::{OperationId, SHARDS};
 use crate::record::Position;
 use crate::record::codec::Glance;
@@ -25,12 +26,10 @@ const ENTRIES_AT_ONCE: usize = 1 << 10;
 /// What the logs showed.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
-    /// The largest sequence of any record.
-    pub(crate) last_sequence: u64,
-    /// The latest time of any record.
-    pub(crate) last_change: u64,
     /// Bytes of records by generation, in the order the generations were given.
     pub(crate) bytes: Vec<u64>,
+    /// The smallest sequences of their records.
+    first_sequences: Vec<u64>,
 }
 
 /// A record that another one took the place of, and in which run of the store.
@@ -43,8 +42,7 @@ struct Superseded {
 /// What one stretch of a log showed.
 #[derive(Default)]
 struct Stretch {
-    last_sequence: u64,
-    last_change: u64,
+    first_sequence: Option<u64>,
     bytes: u64,
     unanswered: RoaringBitmap,
     /// The first rows of runs of the store.
@@ -67,17 +65,17 @@ pub(crate) fn replay(
         }
         let stretches = stretches(generation.durable_rows(), sync::parallelism());
         let read = |rows| read_stretch(shards, generation, rows);
-        let mut bytes = 0;
+        let (mut bytes, mut first_sequence) = (0, u64::MAX);
         for stretch in sync::at_once(stretches, read) {
             let stretch = stretch?;
-            replayed.last_sequence = replayed.last_sequence.max(stretch.last_sequence);
-            replayed.last_change = replayed.last_change.max(stretch.last_change);
+            first_sequence = first_sequence.min(stretch.first_sequence.unwrap_or(u64::MAX));
             bytes += stretch.bytes;
             generation.follow(|unanswered| *unanswered |= stretch.unanswered);
             stretch.epochs.iter().for_each(|(row, epoch)| generation.begin_epoch(*row, *epoch));
             superseded.extend(stretch.superseded);
         }
         replayed.bytes.push(bytes);
+        replayed.first_sequences.push(first_sequence);
         superseded.retain(|superseded: &Superseded| {
             let Superseded { operation, epoch, prev } = superseded;
             // Of another lane's file, which may be listed only later.
@@ -124,10 +122,10 @@ fn read_stretch(
     let start = rows.start;
     generation.snapshot()?.replay(rows, |row, glance, bytes| {
         let Glance { operation, sequence, prev, epoch, changed_at, .. } = glance;
-        stretch.last_sequence = stretch.last_sequence.max(sequence);
-        stretch.last_change = stretch.last_change.max(changed_at);
+        // Sequences grow row by row.
+        stretch.first_sequence.get_or_insert(sequence);
         stretch.bytes += bytes as u64;
-        generation.retain_until(glance.retained_until);
+        generation.note(sequence, changed_at, glance.retained_until);
         if stretch.epochs.last().is_none_or(|last| last.1 != epoch) {
             stretch.epochs.push((row, epoch));
         }
@@ -170,6 +168,48 @@ impl Shards {
             let expected = expected.min(self.limits.entries_per_shard);
             shard.lock().list(Arc::clone(generation), expected);
         }
+    }
+}
+
+impl Table {
+    /// Takes out what the replay of `unsealed` listed though a sealed generation has a newer record
+    /// of it: those are not replayed. Only where lanes overlap is there anything to look for.
+    pub(crate) fn displace_older_than_sealed(
+        &self,
+        unsealed: &[Arc<Generation>],
+        replayed: &Replayed,
+        generations: &Generations,
+    ) -> Result<(), Error> {
+        let all = generations.all();
+        let last_sealed = all.iter().filter(|of| of.is_sealed()).map(|of| of.last_sequence()).max();
+        for (generation, first_sequence) in unsealed.iter().zip(&replayed.first_sequences) {
+            if last_sealed.is_none_or(|last| last < *first_sequence) {
+                continue;
+            }
+            let shards: Vec<_> = self.shards.all.iter().collect();
+            let some = shards.chunks(SHARDS.div_ceil(sync::parallelism())).collect();
+            let done = sync::at_once(some, |shards| {
+                shards.iter().try_for_each(|shard| self.displace_in(&mut shard.lock(), generation))
+            });
+            done.into_iter().collect::<Result<(), Error>>()?;
+        }
+        Ok(())
+    }
+
+    fn displace_in(&self, shard: &mut Shard, generation: &Arc<Generation>) -> Result<(), Error> {
+        let id = generation.id;
+        for Entry { tag, row } in shard.entries_of(id) {
+            if shard.sealed.with(tag).next().is_none() {
+                continue;
+            }
+            let (record, _) = self.read(generation, row)?;
+            let sealed = self.find_sealed(shard, record.operation)?;
+            if sealed.is_some_and(|of| of.found.record.sequence > record.sequence) {
+                generation.follow(|unanswered| unanswered.remove(row));
+                shard.displace(tag, Position { generation: id, row });
+            }
+        }
+        Ok(())
     }
 }
 
