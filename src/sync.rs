@@ -23,7 +23,7 @@ pub(crate) fn spawn(
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// Does the same with several things at once, a thread each, and returns what came of them in order.
+/// Does the same with several things at once, a thread each; returns what came of them in order.
 pub(crate) fn at_once<T: Send, R: Send>(things: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     std::thread::scope(|scope| {
         let work = &work;

@@ -315,3 +315,22 @@ fn a_flipped_bit_behind_the_name_of_a_table_is_an_error_or_harmless() {
         behind.flat_map(|at| [0x01, 0x02, 0x04, 0x08, 0x10].map(|mask| (at, mask))),
     );
 }
+
+#[test]
+fn a_flipped_bit_anywhere_is_found_by_an_opening_that_verifies() {
+    let clock = ManualClock::new();
+    let sound = sealed_store(&clock);
+    let bytes = sound.read(FIRST);
+    let opened = |bytes: &[u8]| {
+        let directory = sound.image(Keep::Written);
+        directory.put(FIRST, Some(bytes));
+        let options = Options::new().clock(&clock).generation_bytes(1).verify_on_open(true);
+        options.open_in(Arc::new(directory))
+    };
+    drop(opened(&bytes).unwrap());
+    for at in (0..bytes.len()).step_by(bytes.len() / 100) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        assert_names(opened(&flipped), FIRST);
+    }
+}

@@ -31,12 +31,17 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) index: IndexLimits,
     pub(crate) clock: Source,
+    /// Whether sealed files are compared with their hashes.
+    pub(crate) verify: bool,
 }
 
 pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Arc<Engine>, Error> {
     let (storage, contents) = Storage::open(directory, options.cache_bytes)?;
     let shards = Shards::new(options.index);
     let generations = Arc::new(Generations::default());
+    if options.verify {
+        verify_sealed(&storage.place, &contents)?;
+    }
     let found = open_generations(&storage, &contents, &shards, &generations)?;
     let logs: Vec<_> = found.iter().map(|found| Arc::clone(&found.generation)).collect();
     let replayed = replay(&shards, &generations, &logs)?;
@@ -160,6 +165,16 @@ fn open_generations(
         Ok(FoundGeneration { generation, opening })
     };
     unsealed.into_iter().map(open).collect()
+}
+
+/// Compares the sealed files with what they were when they were sealed.
+fn verify_sealed(place: &Place, contents: &Contents) -> Result<(), Error> {
+    let share = contents.generations.len().div_ceil(sync::parallelism()).max(1);
+    let verified = sync::at_once(contents.generations.chunks(share).collect(), |some| {
+        let sealed = some.iter().filter_map(|listed| Some((listed.id, listed.seal?)));
+        sealed.into_iter().try_for_each(|(id, seal)| place.verify(id, &seal))
+    });
+    verified.into_iter().collect()
 }
 
 fn reopen_sealed(

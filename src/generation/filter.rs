@@ -155,14 +155,13 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// How many there are side by side at most.
+    /// How many there are side by side at most. Fewer take less memory, down to one.
     pub(crate) const COUNT: usize = COLUMNS;
 
-    /// The filter in the first column, and its rest.
-    pub(crate) fn of(filter: Filter) -> (Self, Rest) {
-        let columns =
-            Columns { shape: filter.rest.shape, width: 1, cells: filter.cells.into_vec() };
-        (columns, filter.rest)
+    /// No filters yet, but room for those of the shape of this one.
+    pub(crate) fn like(filter: &Filter, width: usize) -> Self {
+        let shape = filter.rest.shape;
+        Columns { shape, width, cells: vec![0; shape.cells() * width] }
     }
 
     pub(crate) fn fits(&self, filter: &Filter) -> bool {
@@ -299,7 +298,7 @@ mod tests {
                 .filter(|filter| filter.rest.shape == shape)
                 .take(COLUMNS)
                 .collect();
-            let (mut columns, _) = Columns::of(filters[0].clone());
+            let mut columns = Columns::like(&filters[0], 1);
             let mut rests: Vec<Option<Rest>> = vec![None; COLUMNS];
             let used = &order[..count];
             for column in used {

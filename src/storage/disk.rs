@@ -42,8 +42,8 @@ impl Disk {
         Ok(Disk { path: fs::canonicalize(path)?, lock: Mutex::new(None) })
     }
 
-    fn file(&self, name: &str, options: &OpenOptions) -> io::Result<Box<dyn File>> {
-        let file = options.open(self.path.join(name))?;
+    fn file(&self, name: &str, options: &mut OpenOptions) -> io::Result<Box<dyn File>> {
+        let file = open_quietly(&self.path.join(name), options)?;
         Ok(Box::new(DiskFile::over(FileBackend::new(file).map_err(io::Error::other)?)?))
     }
 }
@@ -137,6 +137,25 @@ impl Directory for Disk {
     fn check_in_place(&self) -> io::Result<()> {
         fs::metadata(self.path.join(LOCK)).map(drop)
     }
+}
+
+/// Opens a file so that reading it leaves no trace in its inode, where the system can do so.
+#[cfg(target_os = "linux")]
+fn open_quietly(path: &Path, options: &mut OpenOptions) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let quietly = rustix::fs::OFlags::NOATIME.bits().cast_signed();
+    match options.custom_flags(quietly).open(path) {
+        // It is for the file's owner alone.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            options.custom_flags(0).open(path)
+        }
+        opened => opened,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_quietly(path: &Path, options: &mut OpenOptions) -> io::Result<fs::File> {
+    options.open(path)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

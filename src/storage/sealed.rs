@@ -240,6 +240,17 @@ impl std::fmt::Debug for Blocks {
 }
 
 impl Place {
+    /// An error where a generation's file is not what it was when it was sealed.
+    pub(crate) fn verify(&self, generation: u32, seal: &Seal) -> Result<(), Error> {
+        match self.hash(generation, || true)? {
+            Some(found) if found == *seal => Ok(()),
+            _ => Err(Error::corrupt(format_args!(
+                "{} is not what it was when it was sealed",
+                self.name(&file_name(generation))
+            ))),
+        }
+    }
+
     /// Reads a generation's file whole, for the length and hash that the manifest keeps of it.
     /// `goes_on` is asked from time to time; where it says no, there is no seal.
     pub(crate) fn hash(

@@ -43,9 +43,11 @@ impl SealedShards {
                 return;
             }
         }
+        // The first may stay the only one; those after it will be filled.
+        let width = if self.groups.is_empty() { 1 } else { Columns::COUNT };
+        let mut columns = Columns::like(&filter, width);
         let mut owners = [const { None }; Columns::COUNT];
-        let (columns, rest) = Columns::of(filter);
-        owners[0] = Some((rest, shard));
+        owners[0] = Some((columns.put(0, filter), shard));
         self.groups.push(Group { columns, owners });
     }
 
