@@ -2,14 +2,14 @@
 //!
 //! A binary fuse filter (built by `xorf`) says so by the XOR of three cells of ten bits, whose
 //! places come from the tag. Filters of one shape have the same places, so the low bytes of up to
-//! eight generations stand side by side, a column each: one look at three places asks them all.
+//! sixteen generations stand side by side, a column each: a look at three places asks them all.
 //! Apart, thirty generations are ninety places in a hundred megabytes, none of them in a cache, and
 //! took a third of a claim. The other two bits of a cell are looked at where the low byte says yes.
 
 use xorf::{BinaryFuse16, DmaSerializable};
 
 /// Generations side by side.
-const COLUMNS: usize = 8;
+const COLUMNS: usize = 16;
 
 /// Cells from which on a filter is worth a column: a smaller one is in the processor's cache.
 const LARGE_CELLS: usize = 4096;
@@ -186,29 +186,29 @@ impl Columns {
     }
 
     /// The columns that may have a tag, by the low bytes; a bit each.
-    pub(crate) fn probe(&self, tag: u64) -> u8 {
+    pub(crate) fn probe(&self, tag: u64) -> u16 {
         let Probe { places, fingerprint, .. } = self.shape.probe(tag);
-        let rows = places.map(|place| {
-            let row = self.cells.get(place * self.width..).unwrap_or_default();
-            match row.first_chunk::<COLUMNS>() {
-                Some(bytes) if self.width == COLUMNS => u64::from_le_bytes(*bytes),
-                _ => row
-                    .iter()
-                    .take(self.width)
-                    .rev()
-                    .fold(0, |row, byte| row << 8 | u64::from(*byte)),
+        let [a, b, c] = places.map(|place| self.row(place));
+        // Of fewer columns than sixteen, the rest of the row is no column.
+        matching_bytes(a ^ b ^ c, fingerprint) & (u16::MAX >> (COLUMNS - self.width))
+    }
+
+    fn row(&self, place: usize) -> u128 {
+        let row = self.cells.get(place * self.width..).unwrap_or_default();
+        match row.first_chunk::<COLUMNS>() {
+            Some(bytes) if self.width == COLUMNS => u128::from_le_bytes(*bytes),
+            _ => {
+                let columns = row.iter().take(self.width).rev();
+                columns.fold(0, |row, byte| row << 8 | u128::from(*byte))
             }
-        });
-        let [a, b, c] = rows;
-        // Of fewer columns than eight, the rest of the row is no column.
-        matching_bytes(a ^ b ^ c, fingerprint) & (u8::MAX >> (COLUMNS - self.width))
+        }
     }
 }
 
 /// The bytes of `row` that are `byte`, a bit each.
-fn matching_bytes(row: u64, byte: u8) -> u8 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    let differences = row ^ (ONES * u64::from(byte));
+fn matching_bytes(row: u128, byte: u8) -> u16 {
+    const ONES: u128 = u128::from_le_bytes([1; COLUMNS]);
+    let differences = row ^ (ONES * u128::from(byte));
     // No byte is zero: which is so nearly always, and told at once.
     if differences.wrapping_sub(ONES) & !differences & (ONES << 7) == 0 {
         return 0;
@@ -326,9 +326,9 @@ mod tests {
         }
 
         #[test]
-        fn matching_bytes_are_found(row: u64, byte: u8) {
+        fn matching_bytes_are_found(row: u128, byte: u8) {
             let bits = row.to_le_bytes().map(|found| found == byte);
-            let expected = (0..8).fold(0u8, |mask, at| mask | u8::from(bits[at]) << at);
+            let expected = (0..COLUMNS).fold(0, |mask, at| mask | u16::from(bits[at]) << at);
             prop_assert_eq!(matching_bytes(row, byte), expected);
         }
     }

@@ -1,5 +1,7 @@
 //! What one shard has of the sealed generations, and which of them may have a tag.
 
+use smallvec::SmallVec;
+
 use crate::generation::{Columns, Fences, Filter, Generation, Rest, Summary};
 use crate::sync::Arc;
 
@@ -64,8 +66,10 @@ impl SealedShards {
     /// Those that may have a tag: all that have it, and few that have not.
     pub(super) fn with(&self, tag: u32) -> impl Iterator<Item = &SealedShard> {
         let tag = u64::from(tag);
-        let side_by_side = self.groups.iter().flat_map(move |group| {
-            let bits = group.columns.probe(tag);
+        // All are asked before an answer is looked at: so the processor waits for them at once.
+        let bits: SmallVec<[u16; 8]> =
+            self.groups.iter().map(|group| group.columns.probe(tag)).collect();
+        let side_by_side = self.groups.iter().zip(bits).flat_map(move |(group, bits)| {
             let marked = move |column: &usize| bits >> column & 1 == 1;
             let owners =
                 (0..Columns::COUNT).filter(marked).filter_map(|at| group.owners[at].as_ref());
