@@ -33,8 +33,16 @@ impl Index {
         found.map(|slot| slot.row)
     }
 
-    pub(crate) fn insert(&mut self, tag: u32, row: u32) {
-        self.slots.insert_unique(hash(tag), Entry { tag, row }, |slot| hash(slot.tag));
+    /// Adds an entry to an index that is to hold `full` of them at most.
+    pub(crate) fn insert(&mut self, tag: u32, row: u32, full: usize) {
+        let rehash = |slot: &Entry| hash(slot.tag);
+        let entries = self.slots.len();
+        // What is a quarter full will be full: grown at once, it leaves no table of half the size
+        // behind, which no other would fit into.
+        if entries == self.slots.capacity() && (full / 4..full).contains(&entries) {
+            self.slots.reserve(full - entries, rehash);
+        }
+        self.slots.insert_unique(hash(tag), Entry { tag, row }, rehash);
     }
 
     /// Takes out exactly this entry, if it is there.
@@ -62,9 +70,9 @@ mod tests {
     #[test]
     fn entries_of_one_tag_are_told_apart_by_row() {
         let mut index = Index::default();
-        index.insert(7, 1);
-        index.insert(7, 2);
-        index.insert(8, 3);
+        index.insert(7, 1, 100);
+        index.insert(7, 2, 100);
+        index.insert(8, 3, 100);
         assert_eq!(index.find(7, |row| row == 2), Some(2));
         assert_eq!(index.find(7, |row| row == 3), None);
         index.remove(7, 2);

@@ -69,7 +69,7 @@ impl Shard {
         }
         let Ok(at) = self.at(position.generation) else { return };
         let ShardIndex { generation, index } = &mut self.indexes[at];
-        index.insert(tag, position.row);
+        index.insert(tag, position.row, max_entries);
         if index.len() >= max_entries {
             generation.set_crowded();
         }
