@@ -158,8 +158,8 @@ mod tests {
             for tag in 0..40 {
                 let mut rows = Rows::new();
                 bytes.blocks.iter().for_each(|block| collect(block, tag, &mut rows));
-                let expected: Vec<u32> =
-                    entries.iter().filter(|entry| entry.tag == tag).map(|entry| entry.row).collect();
+                let of_tag = entries.iter().filter(|entry| entry.tag == tag);
+                let expected: Vec<u32> = of_tag.map(|entry| entry.row).collect();
                 prop_assert_eq!(rows.to_vec(), expected);
             }
         }
