@@ -47,7 +47,7 @@ pub enum Owner {
 /// | [`keep_keys`](Options::keep_keys) | no | bytes of project and key in each record |
 /// | [`max_reply_bytes`](Options::max_reply_bytes) | 8 MiB | |
 /// | [`queue_bytes`](Options::queue_bytes) | 64 MiB | memory of what waits to be committed |
-/// | [`cache_bytes`](Options::cache_bytes) | 64 MiB | memory of the engine's page cache, for eight files |
+/// | [`cache_bytes`](Options::cache_bytes) | 64 MiB | memory of the engine's page cache: an eighth for each file that is written to, a 128th for each that is sealed |
 /// | [`index_entries`](Options::index_entries) | 12,800 × 256 | memory of one generation's index: 37.7 MB when full |
 /// | [`verify_on_open`](Options::verify_on_open) | no | time to open: the files are read whole |
 /// | [`generation_bytes`](Options::generation_bytes) | 1 GiB | size of a file, and time to reopen after a crash |
@@ -158,7 +158,8 @@ impl Options {
         self
     }
 
-    /// Memory for the engine's page cache, in bytes. Each open file gets an eighth.
+    /// Memory for the engine's page cache, in bytes. Each file that is written to gets an eighth of
+    /// it, each sealed file a 128th.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self

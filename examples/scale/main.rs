@@ -19,6 +19,7 @@ mod fill;
 mod measure;
 mod month;
 mod plot;
+mod steady;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -70,7 +71,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     row("resident memory", &format!("{:.0} MB", megabytes(measure::resident_bytes())));
     row("on disk", &format!("{:.1} bytes a key in {files} files", bytes as f64 / keys as f64));
 
-    let bars = latencies(&store, keys, &filled)?;
+    let bars = latencies(&store, &path, keys, &filled)?;
     for (name, quantiles) in &bars {
         let Quantiles { p50, p99, p999, count } = quantiles;
         row(name, &format!("p50 {p50:.1?}  p99 {p99:.1?}  p99.9 {p999:.1?}  of {count}"));
@@ -95,6 +96,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     drop(store);
 
     expire(&path)?;
+    print_steady(&steady::run(temporary.path())?);
     if arguments.days > 0 {
         print_month(&month::run(&temporary.path().join("month"), arguments.days)?);
     }
@@ -133,8 +135,18 @@ fn rates(filled: &fill::Filled) {
     }
 }
 
+/// Brings the files into the page cache, as far as they fit.
+fn warm(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let mut file = std::fs::File::open(entry?.path())?;
+        std::io::copy(&mut file, &mut std::io::sink())?;
+    }
+    Ok(())
+}
+
 fn latencies(
     store: &Store,
+    path: &Path,
     keys: u64,
     filled: &fill::Filled,
 ) -> Result<Vec<(&'static str, Quantiles)>, Box<dyn Error>> {
@@ -147,7 +159,10 @@ fn latencies(
         ("duplicate, while sealing", probe.duplicate_while_sealing.quantiles()),
         ("duplicate of a young key", duplicates(store, keys - near, keys)?.quantiles()),
         ("duplicate of an old key", duplicates(store, 0, near)?.quantiles()),
-        ("duplicate of a random key", duplicates(store, 0, keys)?.quantiles()),
+        ("duplicate of a random key", {
+            warm(path)?;
+            duplicates(store, 0, keys)?.quantiles()
+        }),
     ])
 }
 
@@ -219,6 +234,16 @@ fn expire(path: &Path) -> Result<(), Box<dyn Error>> {
     row("everything over", &format!("{before} generations gone in {took:.2?}"));
     row("on disk then", &format!("{:.2} MB", megabytes(bytes)));
     Ok(())
+}
+
+fn print_steady(steady: &steady::Steady) {
+    println!("\nfresh claims beside a load, while files are begun, sealed and removed");
+    for (name, quantiles) in [("none is", steady.at_rest), ("ten a second", steady.in_motion)] {
+        let Quantiles { p50, p99, p999, count } = quantiles;
+        row(name, &format!("p50 {p50:.1?}  p99 {p99:.1?}  p99.9 {p999:.1?}  of {count}"));
+    }
+    let ratio = steady.in_motion.p999.as_secs_f64() / steady.at_rest.p999.as_secs_f64();
+    row("p99.9", &format!("{ratio:.2} times, with {} files gone", steady.files_gone));
 }
 
 fn print_month(month: &month::Month) {

@@ -36,7 +36,7 @@ pub(crate) struct Generation {
     durable_rows: AtomicU32,
     /// Rows of operations that still lack a reply.
     unanswered: Mutex<RoaringBitmap>,
-    /// Whether that has changed since it was last written to the manifest.
+    /// Whether that has changed since it was last taken to be written down; under its lock.
     unanswered_changed: AtomicBool,
     /// When the last of its records is over. Moved by the queue, under its lock, as the next two.
     retained_until: AtomicU64,
@@ -269,16 +269,17 @@ impl Generation {
 
     /// Changes the list of rows that lack a reply.
     pub(crate) fn follow<T>(&self, change: impl FnOnce(&mut RoaringBitmap) -> T) -> T {
+        let mut unanswered = self.unanswered.lock();
         self.unanswered_changed.store(true, Ordering::Relaxed);
-        change(&mut self.unanswered.lock())
+        change(&mut unanswered)
     }
 
     /// The list as bytes, if it has changed since it was last taken.
     pub(crate) fn take_changed_unanswered(&self) -> Option<Vec<u8>> {
+        let mut unanswered = self.unanswered.lock();
         if !self.unanswered_changed.swap(false, Ordering::Relaxed) {
             return None;
         }
-        let mut unanswered = self.unanswered.lock();
         unanswered.optimize();
         let mut bytes = Vec::with_capacity(unanswered.serialized_size());
         // Writing to memory does not fail.

@@ -48,8 +48,8 @@ const LOCK: &str = "LOCK";
 /// reads and writes.
 const FILES_PER_CACHE: usize = 8;
 
-/// And sealed files with this share.
-const SEALED_FILES_PER_CACHE: usize = 64;
+/// And sealed files with this share: most of what is read of them is not read again soon.
+const SEALED_FILES_PER_CACHE: usize = 128;
 
 /// Where files of one store are made and opened, and with what.
 #[derive(Debug, Clone)]

@@ -84,7 +84,11 @@ impl Walk {
                 }
                 // Its records are over.
                 Err(_) if of.is_retired() => {}
-                Err(error) => return Some(Err(error)),
+                Err(error) => {
+                    // What is listed so far cannot tell what is the newest.
+                    self.listed.clear();
+                    return Some(Err(error));
+                }
             }
             self.generations.push(of);
         }
