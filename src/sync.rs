@@ -4,8 +4,8 @@
 //! place of the operating system by swapping this module alone.
 //!
 //! Lock order, outermost first: batch gate → shard → the background thread's orders → queue →
-//! batch cell or flight cell → timers. A generation's own locks (snapshot, unanswered rows) are
-//! leaves: nothing is locked under them.
+//! batch cell or flight cell → timers. The list of generations and, under it, a generation's own
+//! locks (snapshot, unanswered rows, epochs) are leaves: nothing else is locked under them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
