@@ -56,7 +56,7 @@ impl Secret {
         OperationId(self.hash(&[&length, project, key]))
     }
 
-    /// The thread's last project is remembered: hashing is a fifth of what a claim computes.
+    /// The thread's last project is remembered: its hash was a seventh of a claim's instructions.
     pub(crate) fn project(&self, project: &[u8]) -> ProjectId {
         LAST_PROJECT.with_borrow_mut(|last| {
             if last.name.as_slice() != project || last.secret != self.0 {
