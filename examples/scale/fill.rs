@@ -85,7 +85,8 @@ pub(crate) fn fill(
             .map(|_| scope.spawn(|| client(store, arguments, &shared)))
             .collect();
         let probe = scope.spawn(|| probe(store, &shared));
-        let stretches = watch(store, path, arguments.keys, &shared);
+        let all_ended = || clients.iter().all(thread::ScopedJoinHandle::is_finished);
+        let stretches = watch(store, path, arguments.keys, &shared, all_ended);
         let took = started.elapsed();
         shared.over.store(true, Ordering::Relaxed);
         for client in clients {
@@ -176,8 +177,15 @@ fn probe(store: &Store, shared: &Shared) -> Result<Probe, justonce::Error> {
     Ok(probe)
 }
 
-/// Shows how far it has come, and notes the rate of each generation's worth.
-fn watch(store: &Store, path: &Path, keys: u64, shared: &Shared) -> Vec<Stretch> {
+/// Shows how far it has come, and notes the rate of each generation's worth, until the clients have
+/// ended: with all keys claimed, or with an error that their joining shows.
+fn watch(
+    store: &Store,
+    path: &Path,
+    keys: u64,
+    shared: &Shared,
+    all_ended: impl Fn() -> bool,
+) -> Vec<Stretch> {
     let bar = ProgressBar::new(keys);
     let style = "{bar:40} {human_pos}/{human_len} keys  {msg}  {eta} left";
     bar.set_style(
@@ -190,7 +198,7 @@ fn watch(store: &Store, path: &Path, keys: u64, shared: &Shared) -> Vec<Stretch>
         let done = shared.done.load(Ordering::Relaxed);
         // One is open and one is spare.
         shared.sealing.store(stats.generations > stats.sealed_generations + 2, Ordering::Relaxed);
-        let is_over = done >= keys;
+        let is_over = done >= keys || all_ended();
         if done > from && (stats.generations != generations || is_over) {
             let (fresh, took) = (done - from, since.elapsed());
             let resident_bytes = measure::resident_bytes();
