@@ -16,7 +16,7 @@ use crate::generation::{Generation, Summary};
 use crate::identity::SHARDS;
 use crate::sync::{Arc, yield_now};
 
-/// Entries written in one commit: 3 MB, so that no commit of a claim waits behind a long sync.
+/// Entries written in one commit: 2 MB, so that no commit of a claim waits behind a long sync.
 const ENTRIES_PER_COMMIT: usize = 1 << 18;
 
 impl Engine {

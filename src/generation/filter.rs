@@ -85,7 +85,7 @@ impl Rest {
 
 impl Filter {
     /// Of tags sorted and without repeats. `padded_to` so many, so that filters of about as many
-    /// tags have one shape. `None` where none could be built.
+    /// tags have one shape. `None` where none could be built that lets each of them through.
     pub(crate) fn build(mut tags: Vec<u64>, padded_to: usize) -> Option<Self> {
         // Tags are of 32 bits, so that these are none.
         let paddings = u64::from(u32::MAX) + 1..;
@@ -98,7 +98,9 @@ impl Filter {
             let rests = cells.iter().map(|cell| cell.to_le_bytes()[1] & 3);
             rests.rev().fold(0, |byte, rest| byte << 2 | rest)
         }));
-        Filter::from_bytes(&bytes)
+        let filter = Filter::from_bytes(&bytes)?;
+        // A tag held back would be a key that was never seen: better no filter than such a one.
+        tags.iter().all(|tag| filter.may_have(*tag)).then_some(filter)
     }
 
     /// Whether it is to stand side by side with others.
