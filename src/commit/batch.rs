@@ -144,6 +144,8 @@ struct CellState {
     offered: bool,
     /// Someone needs this batch and cannot commit it: a task, or nobody at all.
     wanted: bool,
+    /// The committer was asked on behalf of a task.
+    called: bool,
     wakers: Vec<Waker>,
 }
 
@@ -200,7 +202,7 @@ impl BatchCell {
         if *known == Some(WakerId::of(waker)) {
             return None;
         }
-        let is_first = {
+        let was_called = {
             let mut state = self.state.lock();
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
@@ -208,9 +210,9 @@ impl BatchCell {
             *known = Some(WakerId::of(waker));
             state.wanted = true;
             state.wakers.push(waker.clone());
-            state.wakers.len() == 1
+            std::mem::replace(&mut state.called, true)
         };
-        if is_first {
+        if !was_called {
             self.call_committer();
         }
         None
