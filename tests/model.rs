@@ -639,8 +639,10 @@ impl Bench {
         prop_assert_eq!(Some(request), record.request, "the request id changed");
         if let State::Settled { exhausted: true, .. } = record.state
             && let Some(entry) = self.lookup(key)
+            && entry.request == request
         {
-            // The refusal is a change of its own, so it may have a fence of its own.
+            // The refusal is a change of its own, so it may have a fence of its own. Where its
+            // window was over at once, a later claim of the same call has begun a new life.
             let record = self.model.records.get_mut(&key).unwrap();
             prop_assert!(entry.fence >= record.fence, "the fence went back to {}", entry.fence);
             record.fence = entry.fence;
