@@ -1,6 +1,6 @@
 //! Claiming fresh keys as fast as it goes, while a probe times single claims beside it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use justonce::{Claim, Operation, Pending, Store, Ticket};
+use parking_lot::Mutex;
 
 use crate::arguments::Arguments;
 use crate::measure::{self, Latencies};
@@ -58,10 +59,25 @@ pub(crate) struct Filled {
 
 /// What the threads share.
 struct Shared {
-    next: AtomicU64,
+    course: Mutex<Course>,
     done: AtomicU64,
     sealing: AtomicBool,
     over: AtomicBool,
+}
+
+/// The keys in their order, in batches.
+#[derive(Debug, Default)]
+struct Course {
+    next: u64,
+    /// First keys of the batches that clients claim now.
+    under_way: BTreeSet<u64>,
+}
+
+impl Course {
+    /// All keys before this one are claimed.
+    fn claimed(&self) -> u64 {
+        self.under_way.first().copied().unwrap_or(self.next)
+    }
 }
 
 pub(crate) fn operation(key: u64) -> Operation {
@@ -74,7 +90,7 @@ pub(crate) fn fill(
     arguments: &Arguments,
 ) -> Result<Filled, Box<dyn Error>> {
     let shared = Shared {
-        next: AtomicU64::new(0),
+        course: Mutex::default(),
         done: AtomicU64::new(0),
         sealing: AtomicBool::new(false),
         over: AtomicBool::new(false),
@@ -98,11 +114,12 @@ pub(crate) fn fill(
 }
 
 fn client(store: &Store, arguments: &Arguments, shared: &Shared) -> Result<(), justonce::Error> {
-    let mut claims: VecDeque<Pending<Vec<Claim>>> = VecDeque::new();
+    let mut claims: VecDeque<(u64, Pending<Vec<Claim>>)> = VecDeque::new();
     let mut replies: VecDeque<Vec<Pending<()>>> = VecDeque::new();
-    let mut settle = |claims: &mut VecDeque<Pending<Vec<Claim>>>| {
-        let Some(batch) = claims.pop_front() else { return Ok(()) };
+    let mut settle = |claims: &mut VecDeque<(u64, Pending<Vec<Claim>>)>| {
+        let Some((from, batch)) = claims.pop_front() else { return Ok(()) };
         let batch = batch.wait()?;
+        shared.course.lock().under_way.remove(&from);
         let count = batch.len() as u64;
         let mut completed = Vec::new();
         for (number, claim) in (0..).zip(batch) {
@@ -123,12 +140,16 @@ fn client(store: &Store, arguments: &Arguments, shared: &Shared) -> Result<(), j
         Ok(())
     };
     loop {
-        let from = shared.next.fetch_add(arguments.batch, Ordering::Relaxed);
+        let mut course = shared.course.lock();
+        let from = course.next;
         let until = (from + arguments.batch).min(arguments.keys);
         if from >= until {
             break;
         }
-        claims.push_back(store.claim_many((from..until).map(operation)));
+        course.next = until;
+        course.under_way.insert(from);
+        drop(course);
+        claims.push_back((from, store.claim_many((from..until).map(operation))));
         if claims.len() >= UNDER_WAY {
             settle(&mut claims)?;
         }
@@ -170,9 +191,14 @@ fn probe(store: &Store, shared: &Shared) -> Result<Probe, justonce::Error> {
             other => return Err(not_new(&other)),
         }
         scattered = scattered.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let done = shared.done.load(Ordering::Relaxed).max(1);
-        let there = operation((scattered >> 20) % done);
-        drop(duplicate.time(|| store.claim(there).wait())?);
+        let claimed = shared.course.lock().claimed();
+        if claimed == 0 {
+            continue;
+        }
+        let there = operation((scattered >> 20) % claimed);
+        if let claim @ Claim::New(_) = duplicate.time(|| store.claim(there).wait())? {
+            panic!("a key that was claimed is not {claim:?}");
+        }
     }
     Ok(probe)
 }
