@@ -51,6 +51,9 @@ impl StorageBackend for Backend {
 
     fn sync_data(&self) -> io::Result<()> {
         self.halt.check()?;
+        if cfg!(planted = "unsynced") {
+            return Ok(());
+        }
         self.file.sync()
     }
 
