@@ -96,16 +96,19 @@ fn assert_is(world: &World, request: RequestId, state: EntryState) {
 #[test]
 fn the_configuration_of_sealed_records_seals_them() {
     with_store(|world| {
+        let all_but_the_last = |world: &World| {
+            eventually("all but the last is sealed", || world.sealed() == world.written() - 1);
+        };
         let ticket = world.claim(op("k")).new();
         if world.seals {
-            assert_eq!(world.sealed(), world.written() - 1);
+            all_but_the_last(world);
         }
         world.wait(ticket.complete("done")).unwrap();
         if world.seals {
-            assert_eq!(world.sealed(), world.written() - 1);
+            all_but_the_last(world);
             world.reopen();
             assert_eq!(world.claim(op("k")).completed().body(), b"done");
-            assert_eq!(world.sealed(), world.written() - 1);
+            all_but_the_last(world);
         }
     });
 }
@@ -596,7 +599,7 @@ fn nobody_notices_while_files_are_sealed() {
         is_over.store(true, Ordering::SeqCst);
         wrote.unwrap();
     });
-    assert!(world.sealed() > 10, "{} files are sealed", world.sealed());
+    eventually("some files are sealed", || world.sealed() > 10);
     assert_eq!(interrupted(&world).len(), RECORDS);
 }
 
@@ -627,6 +630,43 @@ fn a_read_that_goes_on_while_its_file_is_sealed_is_answered() {
     });
     eventually("the file is sealed", || world.sealed() == 1);
     assert_eq!(listed.map(|listed| listed.len()).map_err(|error| error.kind()), Ok(CLAIMS));
+}
+
+// Records whose followers are sealed, and are listed no more.
+
+#[test]
+fn an_older_record_of_another_lane_is_not_listed_again_if_what_came_between_is_sealed() {
+    let mut world = sealing(|options| options);
+    let windows @ [first, second, third] = [HOUR, 4 * HOUR, 16 * HOUR];
+    let ticket = world.store.claim(op("k").window(first)).wait().unwrap().new();
+    ticket.complete(Reply::new("old").retention(second)).wait().unwrap();
+    assert!(world.store.forget("acme", "k").wait().unwrap());
+    assert!(world.store.record_once(op("k").window(third)).wait().unwrap());
+    // The reply and what made it forgotten are sealed when neither is the newest any more.
+    world.seal(&windows[1..2], 2);
+    world.reopen();
+    assert_eq!(world.claim(op("k")).completed().body(), b"");
+    world.seal(&windows[2..], 2);
+    assert_eq!(world.claim(op("k")).completed().body(), b"");
+}
+
+#[test]
+fn an_older_record_of_one_file_is_not_listed_again_if_what_came_between_is_sealed() {
+    // A little more than two days of one lane, whose files take records for eight hours.
+    let window = Duration::from_millis(1 << 27) + MINUTE;
+    let mut world = World::on_disk(|options| options.window(window));
+    let ticket = world.store.claim(op("k")).wait().unwrap().new();
+    world.clock.advance(2 * MINUTE);
+    // What is kept a little shorter goes to another lane.
+    ticket.complete(Reply::new("old").retention(HOUR)).wait().unwrap();
+    assert!(world.store.forget("acme", "k").wait().unwrap());
+    assert!(world.store.record_once(op("k")).wait().unwrap());
+    world.clock.advance(5 * HOUR);
+    eventually("the shorter lane's file is sealed", || world.sealed() == 1);
+    world.reopen();
+    assert_eq!(world.claim(op("k")).completed().body(), b"");
+    assert_eq!(requests(&world, Filter::new()).len(), 1);
+    assert!(interrupted(&world).is_empty());
 }
 
 // Any history, beside a store that seals only what time has closed.

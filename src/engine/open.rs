@@ -75,7 +75,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
     let committer =
         Committer::new(start, Arc::clone(&storage), Arc::clone(&generations), Arc::clone(&clock));
     let table = Arc::new(Table::new(shards, Arc::clone(&committer)));
-    table.displace_older_than_sealed(&logs, &replayed, &generations)?;
+    table.displace_older(&logs, &replayed, &generations)?;
     let keeper = Arc::new(Keeper::default());
     committer.hook(Hooks {
         stopped: {

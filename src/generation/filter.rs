@@ -148,7 +148,7 @@ impl Filter {
 }
 
 /// Filters of one shape, side by side.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Columns {
     shape: Shape,
     /// A power of two, up to [`COLUMNS`].
@@ -170,16 +170,25 @@ impl Columns {
         self.shape == filter.rest.shape
     }
 
+    /// Whether there is room at a column without making it.
+    pub(crate) fn reach(&self, column: usize) -> bool {
+        column < self.width
+    }
+
+    /// The same filters with room for as many more: a copy of up to 230 KB.
+    pub(crate) fn widened(&self) -> Self {
+        let mut cells = Vec::with_capacity(2 * self.cells.len());
+        for row in self.cells.chunks_exact(self.width) {
+            cells.extend_from_slice(row);
+            cells.resize(cells.len() + self.width, 0);
+        }
+        Columns { shape: self.shape, width: 2 * self.width, cells }
+    }
+
     /// Puts a filter that fits into a column, in place of what is there, and returns its rest.
     pub(crate) fn put(&mut self, column: usize, filter: Filter) -> Rest {
-        while column >= self.width {
-            let mut wider = Vec::with_capacity(2 * self.cells.len());
-            for row in self.cells.chunks_exact(self.width) {
-                wider.extend_from_slice(row);
-                wider.resize(wider.len() + self.width, 0);
-            }
-            self.cells = wider;
-            self.width *= 2;
+        while !self.reach(column) {
+            *self = self.widened();
         }
         for (row, cell) in self.cells.chunks_exact_mut(self.width).zip(&filter.cells[..]) {
             row[column] = *cell;

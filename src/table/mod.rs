@@ -124,6 +124,18 @@ impl Shards {
         drop(index);
     }
 
+    /// Makes room for a summary. To be called by one thread at a time, which copies what is there
+    /// with no lock held.
+    fn make_room(&self, shard: u8, summary: &Summary) {
+        let shard = &self.all[usize::from(shard)];
+        let narrow = shard.lock().sealed.too_narrow_for(summary);
+        if let Some(narrow) = narrow {
+            let widened = narrow.widened();
+            let narrow = shard.lock().sealed.replace(widened);
+            drop(narrow);
+        }
+    }
+
     fn tag(&self, operation: OperationId) -> u32 {
         operation.tag() & self.limits.tag_mask
     }
@@ -287,7 +299,9 @@ impl Table {
     }
 
     /// Finds a generation's records by a summary in place of the index in memory, which is freed.
+    /// For the one thread that seals.
     pub(crate) fn seal(&self, shard: u8, generation: &Arc<Generation>, summary: Summary) {
+        self.shards.make_room(shard, &summary);
         self.shards.seal(shard, generation, summary);
     }
 

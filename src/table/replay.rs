@@ -3,6 +3,7 @@
 //! A long log is read in stretches, a thread each. Within a stretch a record takes the place of the
 //! one before it at once; what reaches across stretches or files is done when both have been read.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use roaring::RoaringBitmap;
@@ -172,9 +173,10 @@ impl Shards {
 }
 
 impl Table {
-    /// Takes out what the replay of `unsealed` listed though a sealed generation has a newer record
-    /// of it: those are not replayed. Only where lanes overlap is there anything to look for.
-    pub(crate) fn displace_older_than_sealed(
+    /// Takes out what the replay of `unsealed` listed though there is a newer record of it. A record
+    /// that was replayed takes the place of the one before it; but one between two may be in a file
+    /// that is sealed or gone, and the newest itself may be in a sealed one.
+    pub(crate) fn displace_older(
         &self,
         unsealed: &[Arc<Generation>],
         replayed: &Replayed,
@@ -182,35 +184,73 @@ impl Table {
     ) -> Result<(), Error> {
         let all = generations.all();
         let last_sealed = all.iter().filter(|of| of.is_sealed()).map(|of| of.last_sequence()).max();
-        for (generation, first_sequence) in unsealed.iter().zip(&replayed.first_sequences) {
-            if last_sealed.is_none_or(|last| last < *first_sequence) {
+        // Only where lanes overlap.
+        let may_be_older: Vec<_> = unsealed
+            .iter()
+            .zip(&replayed.first_sequences)
+            .filter(|(_, first)| last_sealed.is_some_and(|last| last >= **first))
+            .map(|(generation, _)| generation)
+            .collect();
+        let shards: Vec<_> = self.shards.all.iter().collect();
+        let some = shards.chunks(SHARDS.div_ceil(sync::parallelism())).collect();
+        let done = sync::at_once(some, |shards| {
+            shards.iter().try_for_each(|shard| {
+                let shard = &mut shard.lock();
+                self.displace_older_than_unsealed(shard)?;
+                may_be_older.iter().try_for_each(|of| self.displace_older_than_sealed(shard, of))
+            })
+        });
+        done.into_iter().collect()
+    }
+
+    /// Of several records of one operation, leaves the newest.
+    fn displace_older_than_unsealed(&self, shard: &mut Shard) -> Result<(), Error> {
+        let mut entries: Vec<_> = shard.all_entries().collect();
+        entries.sort_unstable();
+        for alike in entries.chunk_by(|(one, _), (other, _)| one.tag == other.tag) {
+            if alike.len() == 1 {
                 continue;
             }
-            let shards: Vec<_> = self.shards.all.iter().collect();
-            let some = shards.chunks(SHARDS.div_ceil(sync::parallelism())).collect();
-            let done = sync::at_once(some, |shards| {
-                shards.iter().try_for_each(|shard| self.displace_in(&mut shard.lock(), generation))
-            });
-            done.into_iter().collect::<Result<(), Error>>()?;
+            let mut newest: HashMap<OperationId, (u64, Arc<Generation>, Entry)> = HashMap::new();
+            for (entry, id) in alike {
+                let Some(generation) = shard.generation(*id) else { continue };
+                let (record, _) = self.read(&generation, entry.row)?;
+                let this = (record.sequence, generation, *entry);
+                let Some(other) = newest.remove(&record.operation) else {
+                    newest.insert(record.operation, this);
+                    continue;
+                };
+                let (newer, (_, generation, older)) =
+                    if this.0 > other.0 { (this, other) } else { (other, this) };
+                newest.insert(record.operation, newer);
+                displace(shard, &generation, older);
+            }
         }
         Ok(())
     }
 
-    fn displace_in(&self, shard: &mut Shard, generation: &Arc<Generation>) -> Result<(), Error> {
-        let id = generation.id;
-        for Entry { tag, row } in shard.entries_of(id) {
-            if shard.sealed.with(tag).next().is_none() {
+    fn displace_older_than_sealed(
+        &self,
+        shard: &mut Shard,
+        generation: &Arc<Generation>,
+    ) -> Result<(), Error> {
+        for entry in shard.entries_of(generation.id) {
+            if shard.sealed.with(entry.tag).next().is_none() {
                 continue;
             }
-            let (record, _) = self.read(generation, row)?;
+            let (record, _) = self.read(generation, entry.row)?;
             let sealed = self.find_sealed(shard, record.operation)?;
             if sealed.is_some_and(|of| of.found.record.sequence > record.sequence) {
-                generation.follow(|unanswered| unanswered.remove(row));
-                shard.displace(tag, Position { generation: id, row });
+                displace(shard, generation, entry);
             }
         }
         Ok(())
     }
+}
+
+fn displace(shard: &mut Shard, generation: &Generation, Entry { tag, row }: Entry) {
+    generation.follow(|unanswered| unanswered.remove(row));
+    shard.displace(tag, Position { generation: generation.id, row });
 }
 
 #[cfg(test)]

@@ -23,11 +23,39 @@ pub(super) struct SealedShards {
 /// Filters side by side, and whose each column is.
 #[derive(Debug)]
 struct Group {
-    columns: Columns,
+    /// Shared for as long as someone widens a copy of them.
+    columns: Arc<Columns>,
     owners: [Option<(Rest, SealedShard)>; Columns::COUNT],
 }
 
+/// Columns that are to be widened, for whoever does it to hold no lock meanwhile.
+#[derive(Debug)]
+pub(super) struct Narrow {
+    group: usize,
+    columns: Arc<Columns>,
+}
+
+impl Narrow {
+    pub(super) fn widened(self) -> Self {
+        Narrow { columns: Arc::new(self.columns.widened()), ..self }
+    }
+}
+
 impl SealedShards {
+    /// The columns that have no room for a summary that is to come.
+    pub(super) fn too_narrow_for(&self, summary: &Summary) -> Option<Narrow> {
+        let filter = summary.filter.as_ref().filter(|filter| filter.is_large())?;
+        let (group, free) = self.free_column(filter)?;
+        let columns = &self.groups[group].columns;
+        (!columns.reach(free)).then(|| Narrow { group, columns: Arc::clone(columns) })
+    }
+
+    /// Puts wider columns in place of those they are a copy of, and returns these.
+    pub(super) fn replace(&mut self, Narrow { group, columns }: Narrow) -> Option<Arc<Columns>> {
+        let group = self.groups.get_mut(group)?;
+        Some(std::mem::replace(&mut group.columns, columns))
+    }
+
     pub(super) fn add(&mut self, generation: Arc<Generation>, summary: Summary) {
         let shard = SealedShard { generation, blocks: summary.blocks };
         match summary.filter {
@@ -37,20 +65,23 @@ impl SealedShards {
     }
 
     fn add_to_group(&mut self, filter: Filter, shard: SealedShard) {
-        for Group { columns, owners } in &mut self.groups {
-            if columns.fits(&filter)
-                && let Some(free) = owners.iter().position(Option::is_none)
-            {
-                owners[free] = Some((columns.put(free, filter), shard));
-                return;
-            }
-        }
-        // The first may stay the only one; those after it will be filled.
-        let width = if self.groups.is_empty() { 1 } else { Columns::COUNT };
-        let mut columns = Columns::like(&filter, width);
-        let mut owners = [const { None }; Columns::COUNT];
-        owners[0] = Some((columns.put(0, filter), shard));
-        self.groups.push(Group { columns, owners });
+        let (group, column) = self.free_column(&filter).unwrap_or_else(|| {
+            // The first may stay the only one; those after it will be filled.
+            let width = if self.groups.is_empty() { 1 } else { Columns::COUNT };
+            let columns = Arc::new(Columns::like(&filter, width));
+            self.groups.push(Group { columns, owners: [const { None }; Columns::COUNT] });
+            (self.groups.len() - 1, 0)
+        });
+        let Group { columns, owners } = &mut self.groups[group];
+        owners[column] = Some((Arc::make_mut(columns).put(column, filter), shard));
+    }
+
+    /// The group of a filter's shape that has a column free, and which.
+    fn free_column(&self, filter: &Filter) -> Option<(usize, usize)> {
+        self.groups.iter().enumerate().find_map(|(group, Group { columns, owners })| {
+            let free = owners.iter().position(Option::is_none)?;
+            columns.fits(filter).then_some((group, free))
+        })
     }
 
     pub(super) fn forget(&mut self, generation: u32) {

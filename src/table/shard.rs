@@ -90,6 +90,15 @@ impl Shard {
         }
     }
 
+    /// The entries of all unsealed generations, with the generation of each, in no order.
+    pub(super) fn all_entries(&self) -> impl Iterator<Item = (Entry, u32)> {
+        self.indexes.iter().flat_map(|of| of.index.entries().map(|entry| (entry, of.generation.id)))
+    }
+
+    pub(super) fn generation(&self, id: u32) -> Option<Arc<Generation>> {
+        self.at(id).ok().map(|at| Arc::clone(&self.indexes[at].generation))
+    }
+
     /// Finds a generation's records by its summary from now on; returns its index in memory, for
     /// the caller to drop with no lock held.
     pub(super) fn seal(
