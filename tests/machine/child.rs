@@ -49,13 +49,15 @@ pub fn tell(fact: &str) {
 pub fn told_by(child: &mut Child) -> Receiver<String> {
     let output = child.stdout.take().unwrap();
     let (sender, facts) = channel();
-    std::thread::spawn(move || {
+    let reader = std::thread::Builder::new().name("facts".to_owned());
+    let reading = reader.spawn(move || {
         for fact in facts_in(output) {
             if sender.send(fact).is_err() {
                 return;
             }
         }
     });
+    reading.unwrap();
     facts
 }
 

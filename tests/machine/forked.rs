@@ -181,7 +181,7 @@ fn a_call_that_was_under_way_at_a_fork_ends_in_both_processes() {
         let call = || store.record_once(op(&round.to_string()));
         let pending = call();
         let notes = in_a_fork(&place.join("notes"), || vec![note("under way", pending.wait())]);
-        let notes = notes.expect("the child waits for ever");
+        let notes = notes.unwrap_or_else(|| panic!("the child waits for ever"));
         // Durable already when the fork came, or not.
         let ended = ["under way: true", "under way: Closed"].contains(&notes.as_str());
         assert!(ended, "round {round}: {notes}");

@@ -66,7 +66,7 @@ impl Ledger {
         let owner = owners.entry(fence).or_default();
         if did == "won" {
             owner.run = self.run;
-            owner.request = words.next().unwrap().to_owned();
+            words.next().unwrap().clone_into(&mut owner.request);
             owner.attempt = words.next().unwrap().parse().unwrap();
             self.last_fence = self.last_fence.max(fence);
         } else {
@@ -146,7 +146,9 @@ impl Ledger {
             let claim = store.claim(op(&key)).wait().unwrap();
             let mut facts = Vec::new();
             try_to_act(store, &key, claim, how, &mut |fact| facts.push(fact)).unwrap();
-            facts.iter().for_each(|fact| self.enter(fact));
+            for fact in facts {
+                self.enter(&fact);
+            }
         }
         assert!(self.last_fence > before, "fences fell back below {before}");
     }
