@@ -24,16 +24,31 @@ pub(crate) fn spawn(
 }
 
 /// Does the same with several things at once, a thread each; returns what came of them in order.
+/// Where the system starts no more threads, those there are do it all.
 pub(crate) fn at_once<T: Send, R: Send>(things: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> =
-            things.into_iter().map(|thing| scope.spawn(move || work(thing))).collect();
-        let results = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        results.collect()
-    })
+    let helpers = things.len().saturating_sub(1);
+    let things = Mutex::new(things.into_iter().enumerate());
+    let share = || {
+        let mut done = Vec::new();
+        loop {
+            // In a statement of its own, so that it is not locked during the work.
+            let next = things.lock().next();
+            let Some((number, thing)) = next else { return done };
+            done.push((number, work(thing)));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let helpers: Vec<_> = (0..helpers)
+            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, share).ok())
+            .collect();
+        let mut done = share();
+        for helper in helpers {
+            done.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// How many threads run at once here.

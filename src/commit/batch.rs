@@ -169,10 +169,15 @@ impl BatchCell {
         Some(outcome.as_ref().map(drop).map_err(Error::share))
     }
 
+    /// What a forked child is told of a batch that was not durable when the fork came.
+    fn refusal(&self) -> Option<Result<(), Error>> {
+        self.committer.upgrade()?.check_process().err().map(Err)
+    }
+
     /// Blocks until there is an outcome, committing the batch if nobody else does. `None` where
     /// `deadline` comes first.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Result<(), Error>> {
-        if let Some(outcome) = self.outcome() {
+        if let Some(outcome) = self.outcome().or_else(|| self.refusal()) {
             return Some(outcome);
         }
         let waiter = self.enter();
@@ -213,6 +218,9 @@ impl BatchCell {
             std::mem::replace(&mut state.called, true)
         };
         if !was_called {
+            if let Some(refusal) = self.refusal() {
+                return Some(refusal);
+            }
             self.call_committer();
         }
         None
@@ -220,7 +228,7 @@ impl BatchCell {
 
     /// Sees to it that the batch is committed though no thread waits for it.
     pub(crate) fn want(&self) {
-        if self.outcome().is_none() {
+        if self.outcome().is_none() && self.refusal().is_none() {
             self.state.lock().wanted = true;
             self.call_committer();
         }

@@ -37,7 +37,7 @@ use crate::generation::{Generation, Generations};
 use crate::record::codec::{self, Draft};
 use crate::record::{Position, Record};
 use crate::storage::{Marks, Storage};
-use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, RwLock, Weak};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, RwLock, Weak};
 use background::Background;
 use figures::Figures;
 use queue::{Queue, Stopped};
@@ -77,6 +77,8 @@ pub(crate) struct Committer {
     figures: Figures,
     /// The process that opened the store: a forked child must not write to its files.
     process: u32,
+    /// When it was last seen not to be one.
+    seen_in_own_process: AtomicU64,
     hooks: OnceLock<Hooks>,
 }
 
@@ -120,6 +122,7 @@ impl Committer {
             durability,
             figures: Figures::default(),
             process: std::process::id(),
+            seen_in_own_process: AtomicU64::new(u64::MAX),
             hooks: OnceLock::new(),
         })
     }
@@ -174,6 +177,7 @@ impl Committer {
 
     /// Keeps the filling batch from being swapped out while records that belong together go in.
     pub(crate) fn together<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> Result<T, Error> {
+        self.check_process()?;
         let _gate = self.gate.read();
         self.queue.lock().reserve(bytes)?;
         let _reserved = Reserved { committer: self, bytes };
@@ -226,7 +230,36 @@ impl Committer {
         self.durability == Durability::Strict
     }
 
-    /// An error where the store was closed, for calls that need not write.
+    /// Whether this process is a fork of the one that opened the store.
+    pub(crate) fn is_forked(&self) -> bool {
+        std::process::id() != self.process && !cfg!(planted = "forked")
+    }
+
+    /// An error in a forked child: the files, the locks and the threads are the parent's. Asked
+    /// before any lock is taken, which another thread may have held when the fork came.
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        if self.is_forked() {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                "this process is a fork of the one that opened the store: call it there, or open \
+                 another store here",
+            ));
+        }
+        Ok(())
+    }
+
+    /// An error where the store was closed, or in a forked child, for calls that need not write.
+    /// The system is asked who we are once in a millisecond of the store's time: a call is not to
+    /// cost a system call, and what a child reads that soon was true when the fork came.
+    pub(crate) fn check_open_at(&self, now: u64) -> Result<(), Error> {
+        if self.seen_in_own_process.load(Ordering::Relaxed) != now {
+            self.check_process()?;
+            self.seen_in_own_process.store(now, Ordering::Relaxed);
+        }
+        self.check_open()
+    }
+
+    /// An error where the store was closed.
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }

@@ -83,12 +83,7 @@ impl Role<'_> {
 
     fn write(&self, batch: &Arc<Batch>) -> Result<(), Error> {
         let committer = self.0;
-        if std::process::id() != committer.process {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                "this process is a fork of the one that opened the store: open it anew here",
-            ));
-        }
+        committer.check_process()?;
         committer.storage.check_in_place()?;
         let two_phase = committer.two_phase();
         for part in &batch.parts {

@@ -18,14 +18,17 @@ pub(super) struct Closing {
 impl Engine {
     /// Begins to close; resolves when all is closed.
     pub(crate) fn close(self: &Arc<Self>) -> Pending<()> {
+        // The thread that would close it is in the parent, and so is the store.
+        if let Err(error) = self.committer.check_process() {
+            return Pending::refused(error);
+        }
         self.committer.stop();
         Pending::resting_on(Some(Arc::clone(&self.closed)), ())
     }
 
     /// Closes, and blocks until that is done, where blocking can end.
     pub(crate) fn close_on_drop(self: &Arc<Self>) {
-        if std::process::id() != self.process {
-            // The threads that would close it are in the parent, and so is the store.
+        if self.committer.is_forked() {
             self.storage.place.halt.halt();
             return;
         }

@@ -6,10 +6,11 @@
 //! for longer than a copy of one shard's index; a fault it meets poisons the store, as a failed
 //! commit does.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Wake, Waker};
 
 use super::Engine;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::sync::{Arc, Condvar, Mutex};
 
 #[derive(Debug, Default)]
@@ -58,7 +59,9 @@ impl Engine {
     pub(super) fn keep_house(self: &Arc<Self>) {
         let waker = Waker::from(Arc::clone(&self.keeper));
         loop {
-            match self.tidy() {
+            let done = catch_unwind(AssertUnwindSafe(|| self.tidy()));
+            let panicked = |_| Err(Error::new(ErrorKind::Unknown, "the keeper panicked"));
+            match done.unwrap_or_else(panicked) {
                 Ok(true) if !self.keeper.is_stopping() => continue,
                 Ok(_) => {}
                 Err(fault) => {

@@ -50,7 +50,6 @@ pub(crate) struct Engine {
     keeper: Arc<Keeper>,
     closing: Mutex<Closing>,
     closed: Arc<BatchCell>,
-    process: u32,
 }
 
 impl Engine {
@@ -134,7 +133,9 @@ impl Engine {
     }
 
     pub(crate) fn drop_ticket(&self, operation: OperationId, fence: u64) {
-        self.table.drop_ticket(operation, fence, self.now());
+        if !self.committer.is_forked() {
+            self.table.drop_ticket(operation, fence, self.now());
+        }
     }
 
     /// Gives back a claim whose answer nobody saw.
@@ -160,7 +161,7 @@ impl Engine {
         operation: OperationId,
         is_meant: impl Fn(&Entry) -> bool,
     ) -> Pending<Option<Entry>> {
-        match self.table.look_up(operation) {
+        match self.table.look_up(operation, self.now()) {
             Ok(None) => Pending::ready(None),
             Ok(Some(seen)) => {
                 let standing = standing(&seen.found, &self.moment());
@@ -200,7 +201,9 @@ impl Engine {
 
     pub(crate) fn attach(self: &Arc<Self>, token: &[u8]) -> Result<Pending<Ticket>, Error> {
         let token = self.read_token(token)?;
-        let Some(seen) = self.table.look_up(token.operation)? else { return Err(gone()) };
+        let Some(seen) = self.table.look_up(token.operation, self.now())? else {
+            return Err(gone());
+        };
         let entry = Entry::new(seen.found.record.clone(), standing(&seen.found, &self.moment()));
         let entry =
             entry.filter(|entry| entry.request_id() == token.request_id).ok_or_else(gone)?;
@@ -220,7 +223,8 @@ impl Engine {
 
     /// The operations without a reply, as they are on disk.
     pub(crate) fn in_flight(&self) -> Result<Vec<Entry>, Error> {
-        self.committer.check_open()?;
+        let now = self.now();
+        self.committer.check_open_at(now)?;
         let mut entries = Vec::new();
         for generation in self.generations.all() {
             for row in generation.unanswered() {
@@ -230,7 +234,7 @@ impl Engine {
                     Err(_) if generation.is_retired() => continue,
                     Err(error) => return Err(error),
                 };
-                let Some(seen) = self.table.look_up(record.operation)? else { continue };
+                let Some(seen) = self.table.look_up(record.operation, now)? else { continue };
                 // A newer record counts once it is durable, and is on the list itself by then.
                 if seen.found.record.sequence == record.sequence || seen.rests_on.is_some() {
                     let found = Found { record, ..seen.found };

@@ -109,7 +109,6 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
             helpers: vec![timer_thread],
         }),
         closed: Arc::new(BatchCell::default()),
-        process: std::process::id(),
     });
     engine.start_threads().inspect_err(|_| engine.finish_close())?;
     Ok(engine)

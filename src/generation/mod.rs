@@ -21,7 +21,7 @@ pub(crate) use filter::{Columns, Filter, Rest};
 pub(crate) use index::{Entry, Index};
 pub(crate) use sealed::{Fences, Summary};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::record::{Position, Record};
 use crate::storage::{Blocks, Facts, Listed, LogFile, Marks, Place, SealedFile, Snapshot, Storage};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, RwLock};
@@ -33,6 +33,8 @@ pub(crate) struct Generation {
     file: OnceLock<LogFile>,
     /// `None` once closed.
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+    /// Why there is none, where a fault came between closing the file and opening it read-only.
+    unreadable: OnceLock<Error>,
     durable_rows: AtomicU32,
     /// Rows of operations that still lack a reply.
     unanswered: Mutex<RoaringBitmap>,
@@ -68,6 +70,7 @@ impl Generation {
             id,
             file: OnceLock::new(),
             snapshot: RwLock::new(None),
+            unreadable: OnceLock::new(),
             durable_rows: AtomicU32::new(0),
             unanswered: Mutex::default(),
             unanswered_changed: AtomicBool::new(false),
@@ -123,12 +126,22 @@ impl Generation {
         Ok(generation)
     }
 
-    /// Closes the file, whose index is whole, and opens it read-only. Readers wait meanwhile.
+    /// Closes the file, whose index is whole, and opens it read-only. Readers wait meanwhile; after
+    /// a fault nobody can read it before the store is opened again.
     pub(crate) fn turn_read_only(&self, place: &Place) -> Result<(), Error> {
         let mut snapshot = self.snapshot.write();
         drop(snapshot.take());
-        self.file.get().map_or(Ok(()), LogFile::close)?;
-        *snapshot = Some(Arc::new(self.read_from(SealedFile::open(place, self.id, None)?)?));
+        let turned = self
+            .file
+            .get()
+            .map_or(Ok(()), LogFile::close)
+            .and_then(|()| self.read_from(SealedFile::open(place, self.id, None)?));
+        let view = turned.inspect_err(|fault| {
+            let message = format!("{fault}; the file was being closed: open the store again");
+            // Only the keeper comes here, once.
+            let _ = self.unreadable.set(fault.seen_as(ErrorKind::Poisoned, message));
+        })?;
+        *snapshot = Some(Arc::new(view));
         Ok(())
     }
 
@@ -229,7 +242,8 @@ impl Generation {
     }
 
     pub(crate) fn snapshot(&self) -> Result<Arc<Snapshot>, Error> {
-        self.snapshot.read().clone().ok_or_else(Error::closed)
+        let snapshot = self.snapshot.read().clone();
+        snapshot.ok_or_else(|| self.unreadable.get().map_or_else(Error::closed, Error::share))
     }
 
     pub(crate) fn durable_rows(&self) -> u32 {

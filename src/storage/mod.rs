@@ -150,8 +150,10 @@ impl Storage {
         directory.check_in_place().map_err(|error| Error::io(directory, error))
     }
 
-    /// Gives the directory's lock back: another store may open it from here on.
+    /// Gives the directory's lock back: another store may open it from here on. What is not closed
+    /// by now stays as it is: a database writes to its file when it is dropped.
     pub(crate) fn unlock(&self) {
+        self.place.halt.halt();
         // A forked child shares the lock with its parent, whose it is.
         let is_ours = std::process::id() == self.process;
         if self.locked.swap(false, Ordering::SeqCst) && is_ours {

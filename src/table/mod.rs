@@ -160,7 +160,7 @@ impl Table {
         room: Room,
         read: impl FnOnce(Applied<'_>) -> T,
     ) -> Result<(T, Option<Arc<BatchCell>>), Error> {
-        self.committer.check_open()?;
+        self.committer.check_open_at(moment.now)?;
         let is_claim = matches!(intent, Intent::Claim(_) | Intent::Record(_));
         let mut shard = self.shard(operation);
         let seen = self.find(&shard, operation)?;
@@ -208,8 +208,8 @@ impl Table {
     }
 
     /// The newest record of an operation, whatever its age.
-    pub(crate) fn look_up(&self, operation: OperationId) -> Result<Option<Seen>, Error> {
-        self.committer.check_open()?;
+    pub(crate) fn look_up(&self, operation: OperationId, now: u64) -> Result<Option<Seen>, Error> {
+        self.committer.check_open_at(now)?;
         self.find(&self.shard(operation), operation)
     }
 
@@ -223,6 +223,7 @@ impl Table {
         waiter: &mut Option<Waiter>,
         waker: &Waker,
     ) -> Result<Observed, Error> {
+        self.committer.check_process()?;
         let mut shard = self.shard(operation);
         let seen = self.find(&shard, operation)?;
         let Some(Seen { found, rests_on }) = seen else { return Ok(Observed::Settled(None)) };

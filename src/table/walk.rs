@@ -52,6 +52,10 @@ impl Walk {
     /// Lists the next shard; `None` where there is none.
     fn list_shard(&mut self) -> Option<Result<(), Error>> {
         let shard = self.table.shards.all.get(self.next_shard)?;
+        if let Err(error) = self.table.committer.check_process() {
+            self.next_shard = SHARDS;
+            return Some(Err(error));
+        }
         // As many shards as a byte has values.
         let number = u8::try_from(self.next_shard).ok()?;
         self.next_shard += 1;
@@ -130,7 +134,8 @@ impl Walk {
 
     fn step(&mut self) -> Option<Result<Option<Seen>, Error>> {
         if let Some(operation) = self.operations.pop_front() {
-            return Some(self.table.look_up(operation));
+            let newest = self.table.find(&self.table.shard(operation), operation);
+            return Some(newest);
         }
         let Some(listed) = self.listed.pop() else {
             return self.list_shard().map(|listed| listed.map(|()| None));
