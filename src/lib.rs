@@ -68,6 +68,7 @@ mod storage;
 mod store;
 mod sync;
 mod table;
+mod verify;
 
 pub use claim::{
     Claim, Entry, EntryState, Flight, MAX_CHECKPOINT_BYTES, MAX_CONTENT_TAG_BYTES,
@@ -84,6 +85,7 @@ pub use record::transition::OnLapsed;
 pub use record::{Payload, WindowFrom};
 pub use store::{Filter, Purged, Scan, Stats, Store};
 pub use table::Counts as ClaimCounts;
+pub use verify::{Progress, Verified, Verify};
 
 /// The seam to the disk, for tests that stand in for one. Not covered by semantic versioning.
 #[doc(hidden)]

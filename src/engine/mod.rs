@@ -9,6 +9,7 @@ mod keeper;
 mod open;
 mod seal;
 mod token;
+mod verify;
 
 use std::task::Waker;
 use std::time::Duration;

@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata,
-    TableDefinition,
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition,
 };
 
 use super::engine::{InFile, database, guarded};
@@ -225,14 +225,30 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads one row; one tree descent, from the cache or the disk.
-    pub(crate) fn record(&self, row: u32) -> Result<Record, Error> {
+    /// Reads one row and says how many bytes it takes; one tree descent, from the cache or the
+    /// disk.
+    pub(crate) fn record(&self, row: u32) -> Result<(Record, usize), Error> {
         // Looking at the bytes may panic on a damaged file, as finding them may.
         guarded(&self.name, || {
             let found = self.table.get(row).in_file(&self.name)?;
             let bytes = found.ok_or_else(|| self.corrupt(row, &"it is not there"))?;
-            self.decode(row, bytes.value())
+            Ok((self.decode(row, bytes.value())?, bytes.value().len()))
         })
+    }
+
+    /// An error where there are rows behind those that are counted.
+    pub(crate) fn check_end(&self) -> Result<(), Error> {
+        let rows = self.rows()?;
+        let last = guarded(&self.name, || {
+            Ok(self.table.last().in_file(&self.name)?.map(|(row, _)| row.value()))
+        })?;
+        match last {
+            Some(last) if last >= rows => Err(Error::corrupt(format_args!(
+                "{} counts {rows} rows of table log and has row {last}",
+                self.name
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// How many rows there are; they are numbered from zero.
