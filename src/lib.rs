@@ -93,6 +93,14 @@ pub mod seam {
     pub use crate::storage::directory::{Directory, File};
 }
 
+/// What the fuzzer calls and the surface does not show.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::generation::fuzz as summary;
+    pub use crate::record::codec::fuzz as record;
+}
+
 /// The README's examples, run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

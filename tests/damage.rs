@@ -93,7 +93,7 @@ impl Sound {
         }
         eventually("all is sealed but the open ones and the spare", || {
             let stats = store.stats();
-            stats.sealed_generations >= 4 && stats.generations <= stats.sealed_generations + 3
+            stats.sealed_generations >= 3 && stats.generations <= stats.sealed_generations + 3
         });
         versions.push(contents(&disk));
         let disk = if is_closed {
@@ -118,7 +118,7 @@ impl Sound {
 
 fn options(clock: &ManualClock, durability: Durability) -> Options {
     let options = Options::new().clock(clock).durability(durability);
-    options.generation_bytes(12 << 10).cache_bytes(0).tag_bits(10)
+    options.generation_bytes(4 << 10).cache_bytes(0).tag_bits(10)
 }
 
 fn contents(disk: &FaultyDirectory) -> BTreeMap<String, Vec<u8>> {

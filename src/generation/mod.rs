@@ -28,6 +28,9 @@ use crate::storage::{
 };
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, RwLock};
 
+#[cfg(fuzzing)]
+pub use sealed::fuzz;
+
 #[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) id: u32,
