@@ -33,6 +33,9 @@ pub struct Progress {
     pub generations: usize,
     /// Generations that there were when it began.
     pub generations_in_all: usize,
+    /// Of them, those that could not be read to their end: after a failed commit has poisoned the
+    /// store, the engine refuses to read the file that it failed on. Zero otherwise.
+    pub unread: usize,
     /// Records read.
     pub records: u64,
     /// Entries of sealed indexes compared with their records.

@@ -60,7 +60,7 @@ struct Bench {
 }
 
 fn options(clock: &ManualClock) -> Options {
-    Options::new().clock(clock).window(WINDOW).lease(LEASE).generation_bytes(600).tag_bits(2)
+    Options::new().clock(clock).window(WINDOW).lease(LEASE).generation_bytes(4 << 10).tag_bits(2)
 }
 
 fn operation(key: u8) -> Operation {

@@ -227,8 +227,9 @@ impl Engine {
             for row in generation.unanswered() {
                 let record = match generation.durable(row) {
                     Ok(Some(record)) => record,
-                    Ok(None) => continue,
-                    Err(_) if generation.is_retired() => continue,
+                    Ok(None) | Err(_) if generation.is_retired() => continue,
+                    // It was durable before it came to the list.
+                    Ok(None) => return Err(generation.lacks(row)),
                     Err(error) => return Err(error),
                 };
                 let Some(seen) = self.table.look_up(record.operation)? else { continue };

@@ -38,7 +38,12 @@ impl Engine {
         };
         verifier.manifest()?;
         for generation in generations {
-            verifier.generation(&generation)?;
+            match verifier.generation(&generation) {
+                Err(error) if error.kind() == ErrorKind::Io && verifier.is_poisoned() => {
+                    verifier.verified.progress.unread += 1;
+                }
+                done => done?,
+            }
             verifier.verified.progress.generations += 1;
             verifier.tell();
         }
@@ -59,7 +64,7 @@ struct Verifier<'e, 'p> {
 
 impl Verifier<'_, '_> {
     fn manifest(&mut self) -> Result<(), Error> {
-        if self.engine.committer.poisoned_by().is_some() {
+        if self.is_poisoned() {
             // A change of it may have stopped half-way, which the next opening mends.
             return Ok(());
         }
@@ -67,6 +72,10 @@ impl Verifier<'_, '_> {
             Ok(bytes) => self.spend(bytes),
             Err(error) => self.note(None, error),
         }
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.engine.committer.poisoned_by().is_some()
     }
 
     fn generation(&mut self, generation: &Arc<Generation>) -> Result<(), Error> {
@@ -146,10 +155,8 @@ impl Verifier<'_, '_> {
             Ok(Some(seen)) if seen.found.record.sequence >= record.sequence => Ok(true),
             // What took its place was over no sooner, and went with its file.
             Ok(_) => Ok(record.retained_until <= self.engine.now()),
-            // The newest is in a batch of which nobody knows whether it landed.
-            Err(error) if matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Poisoned) => {
-                Ok(true)
-            }
+            // The newest is in a batch of which nobody knows whether it landed, or in its file.
+            Err(error) if error.kind() != ErrorKind::Corrupt && self.is_poisoned() => Ok(true),
             Err(error) => Err(error),
         }
     }

@@ -132,7 +132,9 @@ fn collect(block: &[u8], tag: u32, rows: &mut Rows) {
 pub fn fuzz(bytes: &[u8]) {
     if let Some(summary) = Summary::from_bytes(bytes) {
         let tags = (0..64).chain([u64::from(u32::MAX), u64::MAX]);
-        tags.for_each(|tag| drop(summary.filter.as_ref().map(|filter| filter.may_have(tag))));
+        tags.for_each(|tag| {
+            let _ = summary.filter.as_ref().map(|filter| filter.may_have(tag));
+        });
         assert_eq!(
             Summary::from_bytes(&summary.to_bytes()).map(|of| of.filter),
             Some(summary.filter)

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
     ReadableTableMetadata, TableDefinition,
 };
 
@@ -87,7 +87,8 @@ impl LogFile {
         if file.is_empty().map_err(|error| place.io(&name, error))? {
             return Err(Error::corrupt(format_args!("{} is empty", place.name(&name))));
         }
-        let log = LogFile::over(place, generation, file)?;
+        let log = LogFile::over(place, generation, file)
+            .map_err(|damage| first_damaged_row(place, generation).unwrap_or(damage))?;
         let opening = log.with(|database| {
             let read = database.begin_read().in_file(&log.name)?;
             identify(&read, place, generation, &log.name)
@@ -164,6 +165,22 @@ impl LogFile {
         let database = guard.as_ref().ok_or_else(Error::closed)?;
         guarded(&self.name, || work(database))
     }
+}
+
+/// Of a file that was closed and is damaged, the error of the first row that cannot be read, if
+/// it is a row that was hit.
+fn first_damaged_row(place: &Place, generation: u32) -> Option<Error> {
+    let file_name = file_name(generation);
+    let name: Arc<str> = place.name(&file_name).into();
+    let file = place.directory.open(&file_name).ok()?;
+    let read = guarded(&name, || {
+        let backend = place.backend(file);
+        let database = Builder::new().open_read_only_with_backend(backend).in_file(&name)?;
+        view(&database.begin_read().in_file(&name)?, generation, &name)
+    });
+    let snapshot = read.ok()?;
+    let damage = snapshot.replay(0..snapshot.rows().ok()?, |_, _, _| {}).err()?;
+    (damage.kind() == ErrorKind::Corrupt).then_some(damage)
 }
 
 /// Checks that a file is the one meant, and reads which lane it serves.
