@@ -532,7 +532,7 @@ fn whatever_is_damaged_is_told_or_does_no_harm() {
         u64::from(std::process::id()) << 32
             | u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos())
     });
-    let count = number_in("JUSTONCE_SOAK").map_or(300, |soak| 2_600 * soak);
+    let count = number_in("JUSTONCE_SOAK").map_or(1_000, |soak| 2_600 * soak);
     eprintln!("JUSTONCE_SEED={seed}, {count} cases");
     count_own_panics();
     let mut random = Random(seed | 1);
