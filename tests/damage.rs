@@ -16,7 +16,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Once, mpsc};
 use std::time::Duration;
 
 use common::fault::{FaultyDirectory, Keep};
@@ -496,16 +496,19 @@ fn number_in(variable: &str) -> Option<u64> {
 static OWN_PANICS: AtomicUsize = AtomicUsize::new(0);
 
 fn count_own_panics() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let file = panic.location().map_or("", |at| at.file());
-        if file.starts_with("src/") {
-            OWN_PANICS.fetch_add(1, Ordering::SeqCst);
-        }
-        if !file.contains("redb-") {
-            before(panic);
-        }
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let file = panic.location().map_or("", |at| at.file());
+            if file.starts_with("src/") {
+                OWN_PANICS.fetch_add(1, Ordering::SeqCst);
+            }
+            if !file.contains("redb-") {
+                before(panic);
+            }
+        }));
+    });
 }
 
 /// Runs a case on a thread of its own, which is left behind if it does not end.
@@ -524,6 +527,44 @@ fn ends_well(case: Case) -> Result<Outcome, String> {
             running.join().map_err(|_| format!("wrong: {name}"))
         }
     }
+}
+
+/// A file whose first page is an earlier one is sound by itself, and lacks what came after.
+#[test]
+fn a_file_that_has_gone_back_in_time_is_told() {
+    count_own_panics();
+    let sound = Arc::new(Sound::new(Durability::Synced, true));
+    let mut wrong = Vec::new();
+    for file in &sound.files {
+        for version in 0..sound.versions.len() {
+            let damage = Damage::Lost { page: 0, version };
+            if damage.done(&sound, file).is_some() {
+                let (sound, file) = (Arc::clone(&sound), file.clone());
+                let case = Case { sound, found: Found::Closed, file, damage };
+                wrong.extend(ends_well(case).err());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// With another secret each key has another id, and all of them are new.
+#[test]
+fn a_flipped_bit_around_the_secret_is_told() {
+    count_own_panics();
+    let sound = Arc::new(Sound::new(Durability::Synced, true));
+    let bytes = sound.disk.read("store.redb");
+    let places = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"idsecret"));
+    let around = places.flat_map(|at| at..at + 56);
+    let wrong: Vec<_> = around
+        .filter_map(|at| {
+            let (sound, file) = (Arc::clone(&sound), "store.redb".to_owned());
+            let damage = Damage::Flip { at, mask: 0x10 };
+            ends_well(Case { sound, found: Found::Closed, file, damage }).err()
+        })
+        .collect();
+    assert!(bytes.windows(8).any(|bytes| bytes == b"idsecret"));
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
