@@ -548,6 +548,29 @@ fn a_file_that_has_gone_back_in_time_is_told() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Every file is sound by itself, and one is of an earlier closing than the others.
+#[test]
+fn a_file_of_an_earlier_closing_is_told() {
+    let (disk, clock) = (FaultyDirectory::default(), ManualClock::new());
+    let run = |key: &str| {
+        let store = Options::new().clock(&clock).open_in(Arc::new(disk.clone())).unwrap();
+        assert!(store.record_once(op(key)).wait().unwrap());
+        eventually("the spare is there", || store.stats().generations == 2);
+        store.close().wait().unwrap();
+        contents(&disk)
+    };
+    let earlier = run("first");
+    run("second");
+    for name in ["store.redb", "00000001.redb"] {
+        let disk = disk.image(Keep::Written);
+        disk.put(name, Some(&earlier[name]));
+        let opened = Options::new().clock(&clock).open_in(Arc::new(disk));
+        let Err(error) = opened else { panic!("{name} was taken") };
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        assert!(error.to_string().contains(".redb"), "{error}");
+    }
+}
+
 /// With another secret each key has another id, and all of them are new.
 #[test]
 fn a_flipped_bit_around_the_secret_is_told() {
