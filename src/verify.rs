@@ -22,8 +22,11 @@ const MAX_DAMAGES: usize = 100;
 #[must_use = "nothing is verified until a store is given it"]
 pub struct Verify<'p> {
     pub(crate) bytes_per_second: Option<u64>,
-    pub(crate) on_progress: Option<Box<dyn FnMut(&Progress) + 'p>>,
+    pub(crate) on_progress: Option<Tell<'p>>,
 }
+
+/// The caller's code that is told.
+type Tell<'p> = Box<dyn FnMut(&Progress) + 'p>;
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

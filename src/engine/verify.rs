@@ -82,7 +82,7 @@ impl Verifier<'_, '_> {
         if let Err(error) = self.file(generation) {
             self.note(Some(generation), error)?;
         }
-        if let Err(error) = self.end(generation) {
+        if let Err(error) = check_end(generation) {
             self.note(Some(generation), error)?;
         }
         for row in 0..generation.durable_rows() {
@@ -119,21 +119,6 @@ impl Verifier<'_, '_> {
         });
         spent?;
         found?.map_or(Ok(()), |found| self.engine.storage.place.compare(id, &seal, &found))
-    }
-
-    /// That there are no rows but those that are counted.
-    fn end(&self, generation: &Generation) -> Result<(), Error> {
-        if generation.durable_rows() == 0 {
-            return Ok(());
-        }
-        let snapshot = generation.snapshot()?;
-        match snapshot.check_end() {
-            // It has another view by now, having been sealed meanwhile.
-            Err(_) if !Arc::ptr_eq(&snapshot, &generation.snapshot()?) => {
-                generation.snapshot()?.check_end()
-            }
-            checked => checked,
-        }
     }
 
     /// A row by itself, and that its operation is found; how many bytes it takes.
@@ -253,6 +238,21 @@ impl Verifier<'_, '_> {
         if let Some(tell) = &mut self.verify.on_progress {
             tell(&self.verified.progress);
         }
+    }
+}
+
+/// That there are no rows but those that are counted.
+fn check_end(generation: &Generation) -> Result<(), Error> {
+    if generation.durable_rows() == 0 {
+        return Ok(());
+    }
+    let snapshot = generation.snapshot()?;
+    match snapshot.check_end() {
+        // It has another view by now, having been sealed meanwhile.
+        Err(_) if !Arc::ptr_eq(&snapshot, &generation.snapshot()?) => {
+            generation.snapshot()?.check_end()
+        }
+        checked => checked,
     }
 }
 
