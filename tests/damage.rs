@@ -32,7 +32,7 @@ const SHORT: Duration = Duration::from_hours(2);
 const PAGE: usize = 4096;
 
 /// What a case may take, however slow the machine.
-const CASE: Duration = Duration::from_secs(60);
+const CASE: Duration = MINUTE;
 
 // A sound store, and what its callers were told.
 
@@ -103,7 +103,7 @@ impl Sound {
             disk.image(Keep::Synced)
         };
         let files: Vec<_> = contents(&disk).into_keys().collect();
-        let of_store = |name: &&String| name.ends_with(".redb") && *name != "store.redb";
+        let of_store = |name: &&String| !["store.redb", "LOCK"].contains(&name.as_str());
         let is_open = |name: &&String| opening_is_open(&disk, name);
         let sealed = files.iter().filter(of_store).filter(|name| !is_open(name)).cloned().collect();
         Sound { disk, clock, durability, told, versions, files, sealed }
@@ -134,12 +134,12 @@ fn opening_is_open(disk: &FaultyDirectory, name: &str) -> bool {
 /// Claims a key and ends it in one way or the other.
 fn work(store: &Store, number: usize) -> Told {
     let key = format!("key {number}");
-    let window = if number % 3 == 0 { DAY } else { SHORT };
+    let window = if number.is_multiple_of(3) { DAY } else { SHORT };
     let claim = store.claim(op(&key).window(window).lease(MINUTE)).wait().unwrap();
     let ticket = claim.new();
     let (request, fence) = (ticket.request_id(), ticket.fence());
     // Now and then of more than a page.
-    let body = vec![number as u8; if number % 8 == 0 { 6_000 } else { 40 + number }];
+    let body = key.repeat(if number.is_multiple_of(8) { 1_000 } else { 6 + number }).into_bytes();
     let end = match number % 12 {
         0..5 => End::Completed,
         5 | 6 => End::Failed,
@@ -323,7 +323,7 @@ impl Case {
         drop(store);
         // What came of that is not worse.
         match self.sound.open(&disk, self.found) {
-            Ok(store) => drop(self.look_up_any(&store)),
+            Ok(store) => self.look_up_any(&store),
             Err(error) => self.assert_named(&error),
         }
         if is_told.contains(&true) { Outcome::Told } else { Outcome::Right }
@@ -334,7 +334,7 @@ impl Case {
         let mut is_told = false;
         for told in &self.sound.told {
             match store.lookup("acme", &told.key).wait() {
-                Ok(Some(entry)) => self.assert_is(told, &entry),
+                Ok(Some(entry)) => assert_is(told, &entry),
                 Ok(None) => assert_eq!(told.end, End::Forgotten, "{} is lost", told.key),
                 Err(error) => {
                     is_told = true;
@@ -356,21 +356,6 @@ impl Case {
                 Ok(None) => assert_eq!(told.end, End::Forgotten, "{} is lost", told.key),
                 Err(error) => self.assert_named(&error),
             }
-        }
-    }
-
-    fn assert_is(&self, told: &Told, entry: &Entry) {
-        let expected = match told.end {
-            End::Completed => EntryState::Completed,
-            End::Failed => EntryState::Failed,
-            End::Released => EntryState::Released,
-            End::Detached => EntryState::Lapsed,
-            End::Forgotten => panic!("{} was forgotten and is {:?}", told.key, entry.state()),
-        };
-        assert_eq!(entry.state(), expected, "{}", told.key);
-        assert_eq!(entry.request_id(), told.request, "{}", told.key);
-        if let Some(reply) = entry.reply() {
-            assert!(reply.body() == told.body, "{} has another reply", told.key);
         }
     }
 
@@ -470,6 +455,21 @@ impl Case {
             || self.file == "store.redb" && message.contains(".redb")
             || error.kind() == ErrorKind::Unknown && message.contains(".redb");
         assert!(is_named, "the file is not named: {message}");
+    }
+}
+
+fn assert_is(told: &Told, entry: &Entry) {
+    let expected = match told.end {
+        End::Completed => EntryState::Completed,
+        End::Failed => EntryState::Failed,
+        End::Released => EntryState::Released,
+        End::Detached => EntryState::Lapsed,
+        End::Forgotten => panic!("{} was forgotten and is {:?}", told.key, entry.state()),
+    };
+    assert_eq!(entry.state(), expected, "{}", told.key);
+    assert_eq!(entry.request_id(), told.request, "{}", told.key);
+    if let Some(reply) = entry.reply() {
+        assert!(reply.body() == told.body, "{} has another reply", told.key);
     }
 }
 

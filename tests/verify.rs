@@ -41,7 +41,9 @@ fn sealed_store() -> (Store, FaultyDirectory, ManualClock) {
         ticket.complete(Reply::new(format!("a reply that is found by its bytes, {key}")))
     });
     let replied: Vec<_> = replied.collect();
-    replied.into_iter().for_each(|reply| reply.wait().unwrap());
+    for reply in replied {
+        reply.wait().unwrap();
+    }
     // With it begins another file, if the last is full.
     assert!(store.record_once(op("last")).wait().unwrap());
     eventually("all is sealed but the open one and the spare", || {
@@ -178,10 +180,14 @@ fn a_damaged_record_of_an_open_file_is_named_with_its_row() {
     let body = b"a reply that is found by its bytes";
     store.claim(op("k")).wait().unwrap().new().complete(&body[..]).wait().unwrap();
     let others: Vec<_> = (0..300).map(|n| store.record_once(op(&n.to_string()))).collect();
-    others.into_iter().for_each(|call| assert!(call.wait().unwrap()));
+    for call in others {
+        assert!(call.wait().unwrap());
+    }
     assert!(verified(&store).is_sound());
     damage(&disk, &first_file(&disk), |bytes| {
-        find(bytes, body).into_iter().for_each(|at| bytes[at + 3] ^= 0x10);
+        for at in find(bytes, body) {
+            bytes[at + 3] ^= 0x10;
+        }
     });
     assert_found(&store, &["00000001.redb", "row 1 ", "table log"]);
     let is_new = store.record_once(op("another")).wait();
@@ -199,8 +205,9 @@ fn a_damaged_record_of_a_sealed_file_is_named_with_its_row() {
     let (store, disk, _clock) = sealed_store();
     // The first records are claims, which bring no bytes of their own; replies come in the second.
     damage(&disk, SECOND, |bytes| {
-        let at = find(bytes, b"a reply that is found by its bytes, ");
-        at.into_iter().for_each(|at| bytes[at + 3] ^= 0x10);
+        for at in find(bytes, b"a reply that is found by its bytes, ") {
+            bytes[at + 3] ^= 0x10;
+        }
     });
     assert_found(&store, &[SECOND, "row ", "table log"]);
 }
@@ -214,7 +221,9 @@ fn a_damaged_block_of_an_index_is_named() {
     let names_block = |page: usize| {
         let disk = disk.image(Keep::Written);
         let mut bytes = disk.read(FIRST);
-        bytes[page * PAGE + 3_000..][..8].fill(0xa5);
+        for at in [1_000, 2_000, 3_000] {
+            bytes[page * PAGE + at..][..8].fill(0xa5);
+        }
         disk.put(FIRST, Some(&bytes));
         let options = Options::new().clock(&clock).generation_bytes(64 << 10);
         // Some pages are read when it is opened.
@@ -233,7 +242,9 @@ fn a_damaged_manifest_is_named() {
     let bytes = disk.read("store.redb");
     for name in [&b"next_generation"[..], b"secret"] {
         damage(&disk, "store.redb", |bytes| {
-            find(bytes, name).into_iter().for_each(|at| bytes[at] ^= 0x10);
+            for at in find(bytes, name) {
+                bytes[at] ^= 0x10;
+            }
         });
         assert_found(&store, &["store.redb"]);
         damage(&disk, "store.redb", |now| now.copy_from_slice(&bytes));

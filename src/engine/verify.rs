@@ -199,7 +199,7 @@ impl Verifier<'_, '_> {
         Ok(entries.len() as u64)
     }
 
-    /// Takes note of damage. What is of a file that is over and gone is none; anything else ends it.
+    /// Takes note of damage. What is of a file that is over and gone is none; all else ends it.
     fn note(&mut self, of: Option<&Generation>, error: Error) -> Result<(), Error> {
         self.engine.committer.check_open()?;
         if of.is_some_and(Generation::is_retired) {
