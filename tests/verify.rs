@@ -48,7 +48,7 @@ fn sealed_store() -> (Store, FaultyDirectory, ManualClock) {
     assert!(store.record_once(op("last")).wait().unwrap());
     eventually("all is sealed but the open one and the spare", || {
         let stats = store.stats();
-        stats.sealed_generations >= 2 && stats.generations <= stats.sealed_generations + 2
+        stats.sealed_generations >= 2 && stats.generations == stats.sealed_generations + 2
     });
     (store, disk, clock)
 }
@@ -210,30 +210,6 @@ fn a_damaged_record_of_a_sealed_file_is_named_with_its_row() {
         }
     });
     assert_found(&store, &[SECOND, "row ", "table log"]);
-}
-
-#[test]
-fn a_damaged_block_of_an_index_is_named() {
-    let (store, disk, clock) = sealed_store();
-    store.close().wait().unwrap();
-    let pages = disk.read(FIRST).len() / PAGE;
-    // Page by page, until one of them is of the index.
-    let names_block = |page: usize| {
-        let disk = disk.image(Keep::Written);
-        let mut bytes = disk.read(FIRST);
-        for at in [1_000, 2_000, 3_000] {
-            bytes[page * PAGE + at..][..8].fill(0xa5);
-        }
-        disk.put(FIRST, Some(&bytes));
-        let options = Options::new().clock(&clock).generation_bytes(64 << 10);
-        // Some pages are read when it is opened.
-        let Ok(store) = options.open_in(Arc::new(disk)) else { return false };
-        verified(&store).damages().iter().any(|damage| {
-            let message = damage.to_string();
-            message.contains("block ") && message.contains(FIRST)
-        })
-    };
-    assert!((1..pages).any(names_block));
 }
 
 #[test]
