@@ -293,8 +293,8 @@ impl Store {
     /// is the one meant; the manifest. What is over and goes meanwhile is no damage, and what
     /// begins meanwhile is left out.
     ///
-    /// Blocks, and reads on the calling thread: about 5 µs a record and a second a gigabyte of
-    /// sealed files, where the page cache has them; [`Verify::bytes_per_second`] slows it down.
+    /// Blocks, and reads on the calling thread: sealed files once whole, and up to three records
+    /// for each that is stored; [`Verify::bytes_per_second`] slows it down.
     /// Takes a shard's lock for one look-up at a time. What the engine has in its cache of a file
     /// that is still written to is taken from there, and not from the disk. On a store that a
     /// failed commit has poisoned it reads what can be read.
