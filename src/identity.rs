@@ -22,7 +22,7 @@ pub(crate) const SHARDS: usize = 256;
 pub(crate) type StoreId = [u8; 16];
 
 /// Key of the hash, made at creation.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) [u8; 32]);
 
 /// Keyed BLAKE3 of project and key, 128 bits.

@@ -68,6 +68,7 @@ mod storage;
 mod store;
 mod sync;
 mod table;
+mod verify;
 
 pub use claim::{
     Claim, Entry, EntryState, Flight, MAX_CHECKPOINT_BYTES, MAX_CONTENT_TAG_BYTES,
@@ -84,11 +85,20 @@ pub use record::transition::OnLapsed;
 pub use record::{Payload, WindowFrom};
 pub use store::{Filter, Purged, Scan, Stats, Store};
 pub use table::Counts as ClaimCounts;
+pub use verify::{Progress, Verified, Verify};
 
 /// The seam to the disk, for tests that stand in for one. Not covered by semantic versioning.
 #[doc(hidden)]
 pub mod seam {
     pub use crate::storage::directory::{Directory, File};
+}
+
+/// What the fuzzer calls and the surface does not show.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::generation::fuzz as summary;
+    pub use crate::record::codec::fuzz as record;
 }
 
 /// The README's examples, run as tests.

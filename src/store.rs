@@ -14,6 +14,7 @@ use crate::pending::Pending;
 use crate::record::transition::standing;
 use crate::sync::Arc;
 use crate::table::{Counts, Walk};
+use crate::verify::{Verified, Verify};
 
 /// An idempotency table. Clones share it; dropping the last one closes it, and blocks until what
 /// was accepted is on disk.
@@ -284,6 +285,39 @@ impl Store {
             }
         }
         Ok(Pending::resting_on(rests_on, purged))
+    }
+
+    /// Reads everything that is stored and says what of it is damaged, while the store is used:
+    /// each record, its checksum, and that a look-up finds it; each sealed file as a whole, by the
+    /// hash that was taken when it was sealed; each entry of a sealed index, and that its record
+    /// is the one meant; the manifest. What is over and goes meanwhile is no damage, and what
+    /// begins meanwhile is left out.
+    ///
+    /// Blocks, and reads on the calling thread: sealed files once whole, and up to three records
+    /// for each that is stored; [`Verify::bytes_per_second`] slows it down.
+    /// Takes a shard's lock for one look-up at a time. What the engine has in its cache of a file
+    /// that is still written to is taken from there, and not from the disk. On a store that a
+    /// failed commit has poisoned it reads what can be read.
+    ///
+    /// ```
+    /// use justonce::{Operation, Options, Verify};
+    ///
+    /// let store = Options::new().in_memory()?;
+    /// store.record_once(Operation::new("acme", "evt_1")).wait()?;
+    /// let verified = store.verify(Verify::new().bytes_per_second(16 << 20))?;
+    /// for damage in verified.damages() {
+    ///     eprintln!("{damage}");
+    /// }
+    /// assert_eq!(verified.into_result()?.records, 1);
+    /// # Ok::<(), justonce::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Damage is no error of the call: see [`Verified::damages`]. [`Io`](crate::ErrorKind::Io)
+    /// where a file cannot be read, [`Closed`](crate::ErrorKind::Closed) where the store is closed
+    /// before the end, [`Invalid`](crate::ErrorKind::Invalid).
+    pub fn verify(&self, verify: Verify<'_>) -> Result<Verified, Error> {
+        self.engine().verify(verify)
     }
 
     /// Counts, sizes and times, since the store was opened. Takes each shard's lock in turn, for

@@ -184,6 +184,20 @@ impl Committer {
         Ok(work())
     }
 
+    /// Blocks until all that was appended before is durable.
+    pub(crate) fn make_durable(&self) -> Result<(), Error> {
+        let last = {
+            let queue = self.queue.lock();
+            let committing = queue.committing.as_ref().map(|batch| Arc::clone(&batch.cell));
+            if queue.filling.is_empty() {
+                committing
+            } else {
+                Some(Arc::clone(&queue.filling.cell))
+            }
+        };
+        last.and_then(|batch| batch.wait(None)).unwrap_or(Ok(()))
+    }
+
     /// What must not fall back, as of now.
     pub(crate) fn marks(&self) -> Marks {
         self.queue.lock().marks(self.clock.now_millis())

@@ -62,8 +62,11 @@ impl Engine {
             outcome = outcome.and(generation.close());
         }
         if outcome.is_ok() {
-            let unanswered = self.changed_unanswered();
-            outcome = self.storage.manifest.end_epoch(&unanswered, self.committer.marks());
+            let all = self.generations.all();
+            let unsealed = all.iter().filter(|of| !of.is_sealed());
+            let rows: Vec<_> = unsealed.map(|of| (of.id, of.durable_rows())).collect();
+            let (unanswered, marks) = (self.changed_unanswered(), self.committer.marks());
+            outcome = self.storage.manifest.end_epoch(self.epoch, &rows, &unanswered, marks);
         }
         outcome.and(self.storage.manifest.close())
     }

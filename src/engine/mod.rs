@@ -9,6 +9,7 @@ mod keeper;
 mod open;
 mod seal;
 mod token;
+mod verify;
 
 use std::task::Waker;
 use std::time::Duration;
@@ -230,8 +231,9 @@ impl Engine {
             for row in generation.unanswered() {
                 let record = match generation.durable(row) {
                     Ok(Some(record)) => record,
-                    Ok(None) => continue,
-                    Err(_) if generation.is_retired() => continue,
+                    Ok(None) | Err(_) if generation.is_retired() => continue,
+                    // It was durable before it came to the list.
+                    Ok(None) => return Err(generation.lacks(row)),
                     Err(error) => return Err(error),
                 };
                 let Some(seen) = self.table.look_up(record.operation, now)? else { continue };

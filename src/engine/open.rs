@@ -47,6 +47,9 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
     let replayed = replay(&shards, &generations, &logs)?;
 
     let all = generations.all();
+    if all.iter().any(|of| of.last_epoch() > contents.epoch) {
+        return Err(storage.place.corrupt_manifest("lacks the run that wrote the last records"));
+    }
     let last_change = all.iter().map(|of| of.last_change()).max().unwrap_or(0);
     let last_sequence = all.iter().map(|of| of.last_sequence()).max().unwrap_or(0);
     let clock = StoreClock::start(options.clock, contents.marks.clock.max(last_change));
@@ -160,6 +163,9 @@ fn open_generations(
     let open = |listed: &Listed| {
         let (file, opening) = LogFile::open(place, listed.id)?;
         let generation = Arc::new(Generation::over(listed.id, file)?);
+        if let Some(rows) = listed.rows.filter(|_| !cfg!(planted = "rows-not-counted")) {
+            generation.check_rows(rows)?;
+        }
         generations.insert(Arc::clone(&generation));
         Ok(FoundGeneration { generation, opening })
     };

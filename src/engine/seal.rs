@@ -33,12 +33,16 @@ impl Engine {
         let Some(summaries) = self.write_index(generation)? else { return Ok(()) };
         self.storage.check_in_place()?;
         generation.turn_read_only(&self.storage.place)?;
-        let goes_on = || {
+        let goes_on = |_| {
             yield_now();
             !self.keeper.is_stopping()
         };
         // Closed in the middle of it, the store opens it unsealed the next time.
         let Some(seal) = self.storage.place.hash(generation.id, goes_on)? else { return Ok(()) };
+        // What took the place of a record here is not in its index, so it must not get lost.
+        if !cfg!(planted = "seal-not-awaited") {
+            self.committer.make_durable()?;
+        }
         let unanswered = self.changed_unanswered();
         let marks = self.committer.marks();
         self.storage.manifest.seal_generation(generation.id, seal, &unanswered, marks)?;

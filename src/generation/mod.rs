@@ -23,8 +23,13 @@ pub(crate) use sealed::{Fences, Summary};
 
 use crate::error::{Error, ErrorKind};
 use crate::record::{Position, Record};
-use crate::storage::{Blocks, Facts, Listed, LogFile, Marks, Place, SealedFile, Snapshot, Storage};
+use crate::storage::{
+    Blocks, Facts, Listed, LogFile, Marks, Place, SealedFile, Snapshot, Storage, file_name,
+};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, RwLock};
+
+#[cfg(fuzzing)]
+pub use sealed::fuzz;
 
 #[derive(Debug)]
 pub(crate) struct Generation {
@@ -109,8 +114,9 @@ impl Generation {
         let unanswered = match &listed.unanswered[..] {
             [] => RoaringBitmap::new(),
             bytes => RoaringBitmap::deserialize_from(bytes).map_err(|error| {
-                let of = format_args!("the list of rows without a reply of {}", listed.id);
-                Error::corrupt(of).with_source(error)
+                let of = file_name(listed.id);
+                let why = format_args!("has no sound list of the rows of {of} without a reply");
+                place.corrupt_manifest(why).with_source(error)
             })?,
         };
         let generation = Generation {
@@ -167,6 +173,12 @@ impl Generation {
         self.sealed.get().is_some()
     }
 
+    /// What the file of a sealed generation says of one shard. Reads the disk.
+    pub(crate) fn summary(&self, shard: u8) -> Result<Summary, Error> {
+        let file = self.sealed.get().map(|sealed| &sealed.file).ok_or_else(Error::closed)?;
+        file.summary(shard, Summary::from_bytes)
+    }
+
     /// The file, to write the index to.
     pub(crate) fn log_file(&self) -> Result<&LogFile, Error> {
         self.file.get().ok_or_else(Error::closed)
@@ -189,6 +201,23 @@ impl Generation {
         if epochs.last().is_none_or(|last| last.1 != epoch) {
             epochs.push((row, epoch));
         }
+    }
+
+    /// The last run of the store that wrote to it; 0 where none did.
+    pub(crate) fn last_epoch(&self) -> u32 {
+        self.epochs.lock().iter().map(|(_, epoch)| *epoch).max().unwrap_or(0)
+    }
+
+    /// An error where there are not as many rows as there were when the store was closed.
+    pub(crate) fn check_rows(&self, closed_with: u32) -> Result<(), Error> {
+        let rows = self.durable_rows();
+        if rows == closed_with {
+            return Ok(());
+        }
+        Err(Error::corrupt(format_args!(
+            "{} has {rows} rows in table log and had {closed_with} when the store was closed",
+            file_name(self.id)
+        )))
     }
 
     /// Whether a run of the store, or one before it, can have written a row: a later one may have
@@ -220,6 +249,11 @@ impl Generation {
 
     /// Reads a row, or nothing where it is not durable yet.
     pub(crate) fn durable(&self, row: u32) -> Result<Option<Record>, Error> {
+        Ok(self.durable_measured(row)?.map(|(record, _)| record))
+    }
+
+    /// Reads a row with the bytes it takes, or nothing where it is not durable yet.
+    pub(crate) fn durable_measured(&self, row: u32) -> Result<Option<(Record, usize)>, Error> {
         if row >= self.durable_rows() {
             return Ok(None);
         }
@@ -236,8 +270,8 @@ impl Generation {
     /// The error of a row that an index names and the log lacks.
     pub(crate) fn lacks(&self, row: u32) -> Error {
         Error::corrupt(format_args!(
-            "row {row} of generation {} is listed and is not there",
-            self.id
+            "row {row} of table log in {} is listed and is not there",
+            file_name(self.id)
         ))
     }
 

@@ -127,6 +127,23 @@ fn collect(block: &[u8], tag: u32, rows: &mut Rows) {
     rows.extend(under_tag.map(|entry| entry.row));
 }
 
+/// Reads bytes as a summary and as a block, and asks both for tags.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    if let Some(summary) = Summary::from_bytes(bytes) {
+        let tags = (0..64).chain([u64::from(u32::MAX), u64::MAX]);
+        tags.for_each(|tag| {
+            let _ = summary.filter.as_ref().map(|filter| filter.may_have(tag));
+        });
+        assert_eq!(
+            Summary::from_bytes(&summary.to_bytes()).map(|of| of.filter),
+            Some(summary.filter)
+        );
+    }
+    let mut rows = Rows::new();
+    (0..64).for_each(|tag| collect(bytes, tag, &mut rows));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,13 +13,20 @@ use crate::error::{Error, ErrorKind};
 ///
 /// One process writes and the directory's lock says which, so redb needs no mode in which
 /// processes share a file; those commit in two phases whatever is asked of them.
+///
+/// The checksum of every page is looked at, which ordinary reads do not: of a file that was closed
+/// they would take a wrong number of rows, or a wrong key of all hashes, for what was written.
 pub(super) fn database(
     name: &str,
     backend: Backend,
     cache_bytes: usize,
 ) -> Result<Database, Error> {
     guarded(name, || {
-        Builder::new().set_cache_size(cache_bytes).create_with_backend(backend).in_file(name)
+        Builder::new()
+            .set_cache_size(cache_bytes)
+            .set_check_integrity_on_open(!cfg!(planted = "pages-not-checked"))
+            .create_with_backend(backend)
+            .in_file(name)
     })
 }
 

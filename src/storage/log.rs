@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata,
-    TableDefinition,
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition,
 };
 
 use super::engine::{InFile, database, guarded};
@@ -87,7 +87,8 @@ impl LogFile {
         if file.is_empty().map_err(|error| place.io(&name, error))? {
             return Err(Error::corrupt(format_args!("{} is empty", place.name(&name))));
         }
-        let log = LogFile::over(place, generation, file)?;
+        let log = LogFile::over(place, generation, file)
+            .map_err(|damage| first_damaged_row(place, generation).unwrap_or(damage))?;
         let opening = log.with(|database| {
             let read = database.begin_read().in_file(&log.name)?;
             identify(&read, place, generation, &log.name)
@@ -166,6 +167,22 @@ impl LogFile {
     }
 }
 
+/// Of a file that was closed and is damaged, the error of the first row that cannot be read, if
+/// it is a row that was hit.
+fn first_damaged_row(place: &Place, generation: u32) -> Option<Error> {
+    let file_name = file_name(generation);
+    let name: Arc<str> = place.name(&file_name).into();
+    let file = place.directory.open(&file_name).ok()?;
+    let read = guarded(&name, || {
+        let backend = place.backend(file);
+        let database = Builder::new().open_read_only_with_backend(backend).in_file(&name)?;
+        view(&database.begin_read().in_file(&name)?, generation, &name)
+    });
+    let snapshot = read.ok()?;
+    let damage = snapshot.replay(0..snapshot.rows().ok()?, |_, _, _| {}).err()?;
+    (damage.kind() == ErrorKind::Corrupt).then_some(damage)
+}
+
 /// Checks that a file is the one meant, and reads which lane it serves.
 pub(super) fn identify(
     read: &ReadTransaction,
@@ -225,14 +242,30 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads one row; one tree descent, from the cache or the disk.
-    pub(crate) fn record(&self, row: u32) -> Result<Record, Error> {
+    /// Reads one row and says how many bytes it takes; one tree descent, from the cache or the
+    /// disk.
+    pub(crate) fn record(&self, row: u32) -> Result<(Record, usize), Error> {
         // Looking at the bytes may panic on a damaged file, as finding them may.
         guarded(&self.name, || {
             let found = self.table.get(row).in_file(&self.name)?;
             let bytes = found.ok_or_else(|| self.corrupt(row, &"it is not there"))?;
-            self.decode(row, bytes.value())
+            Ok((self.decode(row, bytes.value())?, bytes.value().len()))
         })
+    }
+
+    /// An error where there are rows behind those that are counted.
+    pub(crate) fn check_end(&self) -> Result<(), Error> {
+        let rows = self.rows()?;
+        let last = guarded(&self.name, || {
+            Ok(self.table.last().in_file(&self.name)?.map(|(row, _)| row.value()))
+        })?;
+        match last {
+            Some(last) if last >= rows => Err(Error::corrupt(format_args!(
+                "{} counts {rows} rows of table log and has row {last}",
+                self.name
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// How many rows there are; they are numbered from zero.

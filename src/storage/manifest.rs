@@ -7,9 +7,9 @@
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::backend::Backend;
+use super::backend::{Backend, Halt};
 use super::engine::{InFile, database, guarded};
-use super::{FORMAT, Place};
+use super::{FORMAT, Place, memory, missing_or_io};
 use crate::error::{Error, ErrorKind};
 use crate::identity::{Secret, StoreId};
 use crate::sync::Mutex;
@@ -19,6 +19,7 @@ pub(super) const NAME: &str = "store.redb";
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 const BYTES: TableDefinition<&str, &[u8]> = TableDefinition::new("bytes");
 const GENERATIONS: TableDefinition<u32, &[u8]> = TableDefinition::new("generations");
+const ROWS: TableDefinition<u32, (u32, u32)> = TableDefinition::new("rows");
 const UNANSWERED: TableDefinition<u32, &[u8]> = TableDefinition::new("unanswered");
 
 const CACHE_BYTES: usize = 1 << 20;
@@ -33,7 +34,7 @@ pub(crate) struct Marks {
 }
 
 /// What the manifest says when the store is opened.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub(crate) id: StoreId,
     pub(crate) secret: Secret,
@@ -47,12 +48,14 @@ pub(crate) struct Contents {
 }
 
 /// A generation that the manifest lists.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) id: u32,
     pub(crate) seal: Option<Seal>,
     /// Of a sealed one: its rows without a reply, as bytes of a bitmap.
     pub(crate) unanswered: Vec<u8>,
+    /// Of one that is not sealed: its rows, where the last run counted them when it closed.
+    pub(crate) rows: Option<u32>,
 }
 
 /// What a file was when it was sealed: it never changes after.
@@ -169,13 +172,52 @@ impl Manifest {
         })
     }
 
-    /// Notes that everything was written and nobody was cut off.
-    pub(crate) fn end_epoch(&self, unanswered: &Unanswered, marks: Marks) -> Result<(), Error> {
+    /// Notes that everything was written and nobody was cut off, and how many rows there are in
+    /// the generations that are not sealed: a file whose last commits were lost is sound by itself.
+    pub(crate) fn end_epoch(
+        &self,
+        epoch: u32,
+        rows: &[(u32, u32)],
+        unanswered: &Unanswered,
+        marks: Marks,
+    ) -> Result<(), Error> {
         self.change(|tables| {
             tables.number("clean", 1)?;
+            tables.rows(epoch, rows)?;
             tables.unanswered(unanswered)?;
             tables.marks(marks)
         })
+    }
+
+    /// What a generation was when it was sealed, if it is listed as sealed.
+    pub(crate) fn seal_of(&self, generation: u32) -> Result<Option<Seal>, Error> {
+        let contents = self.read()?;
+        let listed = contents.generations.iter().find(|listed| listed.id == generation);
+        Ok(listed.and_then(|listed| listed.seal))
+    }
+
+    /// An error where the file does not say what was written to it: a copy of it is taken, between
+    /// two changes, and checked whole. Returns its length.
+    pub(crate) fn verify(&self, place: &Place) -> Result<u64, Error> {
+        let io = |error| place.io(NAME, error);
+        let (copy, written) = {
+            let guard = self.database.lock();
+            let database = guard.as_ref().ok_or_else(Error::closed)?;
+            let file =
+                place.directory.open(NAME).map_err(|error| missing_or_io(place, NAME, error))?;
+            let bytes = file.len().map_err(io)?;
+            let mut copy = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+            file.read(0, &mut copy).map_err(io)?;
+            (copy, self.contents(database)?)
+        };
+        let bytes = copy.len() as u64;
+        let backend = Backend { file: memory::file(copy), halt: Halt::default() };
+        let copied = Manifest::over(place, NAME, backend)?.read()?;
+        if copied == written {
+            Ok(bytes)
+        } else {
+            Err(Error::corrupt(format_args!("{} is not what was written to it", self.name)))
+        }
     }
 
     pub(crate) fn close(&self) -> Result<(), Error> {
@@ -192,9 +234,12 @@ impl Manifest {
     }
 
     fn read(&self) -> Result<Contents, Error> {
-        let name = &self.name;
         let guard = self.database.lock();
-        let database = guard.as_ref().ok_or_else(Error::closed)?;
+        self.contents(guard.as_ref().ok_or_else(Error::closed)?)
+    }
+
+    fn contents(&self, database: &Database) -> Result<Contents, Error> {
+        let name = &self.name;
         guarded(name, || {
             let read = database.begin_read().in_file(name)?;
             let numbers = read.open_table(NUMBERS).in_file(name)?;
@@ -220,6 +265,11 @@ impl Manifest {
                 Ok(found.value().to_vec())
             };
             let unanswered = read.open_table(UNANSWERED).in_file(name)?;
+            let rows = match read.open_table(ROWS) {
+                Err(redb::TableError::TableDoesNotExist(_)) => None,
+                opened => Some(opened.in_file(name)?),
+            };
+            let (epoch, clean) = (small("epoch")?, number("clean")? == 1);
             let mut generations = Vec::new();
             for row in read.open_table(GENERATIONS).in_file(name)?.iter().in_file(name)? {
                 let (id, seal) = row.in_file(name)?;
@@ -228,17 +278,23 @@ impl Manifest {
                     [] => None,
                     bytes => Some(Seal::from_bytes(bytes).ok_or_else(|| missing(name, "seal"))?),
                 };
-                let rows = unanswered.get(id).in_file(name)?;
-                let unanswered = rows.map_or_else(Vec::new, |rows| rows.value().to_vec());
-                generations.push(Listed { id, seal, unanswered });
+                let unanswered = unanswered.get(id).in_file(name)?;
+                let unanswered = unanswered.map_or_else(Vec::new, |rows| rows.value().to_vec());
+                let rows = match &rows {
+                    Some(rows) => rows.get(id).in_file(name)?.map(|rows| rows.value()),
+                    None => None,
+                };
+                // Those of an earlier run tell nothing of the last.
+                let rows = rows.filter(|(counted_in, _)| clean && *counted_in == epoch);
+                generations.push(Listed { id, seal, unanswered, rows: rows.map(|(_, rows)| rows) });
             }
             Ok(Contents {
                 id: blob("id")?.try_into().map_err(|_| missing(name, "id"))?,
                 secret: Secret(blob("secret")?.try_into().map_err(|_| missing(name, "secret"))?),
-                epoch: small("epoch")?,
+                epoch,
                 marks: Marks { clock: number("clock")?, sequence: number("sequence")? },
                 next_generation: small("next_generation")?,
-                clean: number("clean")? == 1,
+                clean,
                 generations,
             })
         })
@@ -259,6 +315,7 @@ impl Manifest {
                     numbers: write.open_table(NUMBERS).in_file(name)?,
                     bytes: write.open_table(BYTES).in_file(name)?,
                     generations: write.open_table(GENERATIONS).in_file(name)?,
+                    rows: write.open_table(ROWS).in_file(name)?,
                     unanswered: write.open_table(UNANSWERED).in_file(name)?,
                 };
                 work(&mut tables).in_file(name)?;
@@ -273,6 +330,7 @@ struct Tables<'t> {
     numbers: redb::Table<'t, &'static str, u64>,
     bytes: redb::Table<'t, &'static str, &'static [u8]>,
     generations: redb::Table<'t, u32, &'static [u8]>,
+    rows: redb::Table<'t, u32, (u32, u32)>,
     unanswered: redb::Table<'t, u32, &'static [u8]>,
 }
 
@@ -289,6 +347,15 @@ impl Tables<'_> {
 
     fn bytes(&mut self, key: &str, value: &[u8]) -> Result<(), redb::StorageError> {
         self.bytes.insert(key, value).map(drop)
+    }
+
+    /// In place of those of earlier runs.
+    fn rows(&mut self, epoch: u32, rows: &[(u32, u32)]) -> Result<(), redb::StorageError> {
+        self.rows.retain(|_, _| false)?;
+        for (id, rows) in rows {
+            self.rows.insert(id, (epoch, *rows))?;
+        }
+        Ok(())
     }
 
     fn unanswered(&mut self, unanswered: &Unanswered) -> Result<(), redb::StorageError> {

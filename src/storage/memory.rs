@@ -70,6 +70,11 @@ impl Directory for Memory {
     }
 }
 
+/// A file of its own that has these bytes.
+pub(super) fn file(bytes: Vec<u8>) -> Box<dyn File> {
+    Box::new(MemoryFile(Arc::new(RwLock::new(bytes))))
+}
+
 #[derive(Debug)]
 struct MemoryFile(Arc<RwLock<Vec<u8>>>);
 

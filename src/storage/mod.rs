@@ -29,7 +29,7 @@ pub(crate) use backend::Halt;
 pub(crate) use directory::{Directory, File};
 pub(crate) use disk::Disk;
 pub(crate) use lane::{Lane, Opening};
-pub(crate) use log::{LogFile, Rows, Snapshot};
+pub(crate) use log::{LogFile, Rows, Snapshot, file_name};
 pub(crate) use manifest::{Contents, Listed, Manifest, Marks};
 pub(crate) use memory::Memory;
 pub(crate) use sealed::{Blocks, Facts, SealedFile, ShardBytes};
@@ -68,6 +68,11 @@ impl Place {
 
     fn io(&self, file: &str, error: io::Error) -> Error {
         Error::io(self.name(file), error)
+    }
+
+    /// The error of a manifest that is no manifest of these files.
+    pub(crate) fn corrupt_manifest(&self, why: impl Display) -> Error {
+        Error::corrupt(format_args!("{} {why}", self.name(manifest::NAME)))
     }
 
     fn backend(&self, file: Box<dyn File>) -> Backend {
@@ -114,12 +119,13 @@ impl Storage {
         place.store = contents.id;
         let listed: Vec<u32> = contents.generations.iter().map(|listed| listed.id).collect();
         for name in names.iter().filter(|name| is_leftover(name, &listed)) {
+            refuse_unlisted(&place, name, contents.next_generation)?;
             place.directory.remove(name).map_err(|error| place.io(name, error))?;
         }
         if !contents.clean {
             for &generation in &listed {
                 // Best effort: a file that is missing is reported when it is opened.
-                let _ = place.directory.drop_cached(&log::file_name(generation));
+                let _ = place.directory.drop_cached(&file_name(generation));
             }
         }
         unlock.keep();
@@ -139,7 +145,7 @@ impl Storage {
     pub(crate) fn remove_generation(&self, id: u32, marks: Marks) -> Result<(), Error> {
         self.check_in_place()?;
         self.manifest.remove_generation(id, marks)?;
-        let name = log::file_name(id);
+        let name = file_name(id);
         self.place.directory.remove(&name).map_err(|error| self.place.io(&name, error))
     }
 
@@ -223,6 +229,21 @@ fn not_a_store(directory: &dyn Display, name: &str) -> Error {
 /// What opening removes: files being made, and generations that were never or are no longer listed.
 fn is_leftover(name: &str, listed: &[u32]) -> bool {
     is_temporary(name) || log::parse_file_name(name).is_some_and(|id| !listed.contains(&id))
+}
+
+/// A file gets its first rows once it is listed. So one that has some, of a number that none was
+/// listed with, was listed by a manifest that is not this one: the newest write of it is lost.
+fn refuse_unlisted(place: &Place, name: &str, next_generation: u32) -> Result<(), Error> {
+    let Some(id) = log::parse_file_name(name).filter(|id| *id >= next_generation) else {
+        return Ok(());
+    };
+    match LogFile::open(place, id) {
+        Ok((_, Some(_))) => {
+            Err(place.corrupt_manifest(format_args!("lacks {name}, which has rows")))
+        }
+        // Its making was cut off, or it is not ours to keep.
+        Ok((_, None)) | Err(_) => Ok(()),
+    }
 }
 
 fn is_temporary(name: &str) -> bool {

@@ -292,6 +292,11 @@ impl Table {
         }
     }
 
+    /// Whether that is where an index has an operation.
+    pub(crate) fn is_listed_under(&self, operation: OperationId, shard: u8, tag: u32) -> bool {
+        operation.shard() == shard && self.shards.tag(operation) == tag
+    }
+
     /// The entries of one shard of an unsealed generation, sorted.
     pub(crate) fn entries_of(&self, shard: u8, generation: u32) -> Vec<Entry> {
         let mut entries = self.shards.all[usize::from(shard)].lock().entries_of(generation);
