@@ -136,7 +136,7 @@ impl Verifier<'_, '_> {
 
     /// Whether a look-up leads to a record or to a newer one of its operation.
     fn is_found(&self, record: &Record) -> Result<bool, Error> {
-        match self.engine.table.look_up(record.operation) {
+        match self.engine.table.look_up(record.operation, self.engine.now()) {
             Ok(Some(seen)) if seen.found.record.sequence >= record.sequence => Ok(true),
             // What took its place was over no sooner, and went with its file.
             Ok(_) => Ok(record.retained_until <= self.engine.now()),
