@@ -25,6 +25,9 @@ use justonce::{Durability, ManualClock, Options, Store};
 
 const OPERATIONS: usize = 16;
 
+/// Changes that are shown where a test fails.
+const SHOWN: usize = 12;
+
 /// A store that works, from its first opening, and what came of it.
 struct Run {
     options: Options,
@@ -61,28 +64,20 @@ impl Run {
             let mut random = Random::of(self.seed ^ (position as u64) << 32);
             let one = [random.pick(&Fate::ALL)];
             for &fate in if each_fate { &Fate::ALL[..] } else { &one[..] } {
-                let case = format!("seed {}, {fate:?} at {position}", self.seed);
                 let mut random = random.clone();
                 let image = replay.image(fate, &mut random);
-                let outcome = catch_unwind(AssertUnwindSafe(|| {
-                    self.recover_twice(&image, position, random);
-                }));
-                outcome.unwrap_or_else(|panic| {
-                    let first = position.saturating_sub(12);
-                    eprintln!("{case} of {}: {:?}", self.log.len(), self.options);
-                    for (at, change) in (first..position).zip(&self.log[first..position]) {
-                        eprintln!("{at}: {}", shown(change));
-                    }
-                    resume_unwind(panic)
+                let case = format!("seed {}, {fate:?}, {:?}", self.seed, self.options);
+                images += named(&case, &self.log, position, || {
+                    self.recover_twice(&image, position, random)
                 });
-                images += 2;
             }
         }
         images
     }
 
-    /// Opens an image, works a little, cuts that off too and opens what is left.
-    fn recover_twice(&self, image: &Image, position: usize, mut random: Random) {
+    /// Opens an image, works a little, cuts that off too and opens what is left. Returns how many
+    /// images there were.
+    fn recover_twice(&self, image: &Image, position: usize, mut random: Random) -> u64 {
         let clock = ManualClock::new();
         clock.set_wall(self.ledger.time(position));
         let journal = Journal::on(image);
@@ -90,7 +85,7 @@ impl Run {
         let found = self.ledger.check(&store, position);
         if random.one_in(4) {
             found.assert_claims(&store, self.ledger.last_fence(position));
-            return;
+            return 1;
         }
         let options = self.options.clone();
         let steps = random.pick(&[0, 0, 1, 6]);
@@ -103,19 +98,35 @@ impl Run {
         let position = random.below(log.len() + 1);
         replay.advance_to(position);
         let fate = random.pick(&Fate::ALL);
-        let left = Journal::on(&replay.image(fate, &mut random));
-        let clock = ManualClock::new();
-        clock.set_wall(ledger.time(position));
-        let store = self.open(&left, &clock);
-        let found = ledger.check(&store, position);
-        found.assert_claims(&store, ledger.last_fence(position));
-        left.cut_off();
+        let image = replay.image(fate, &mut random);
+        named(&format!("again, {fate:?}"), &log, position, || {
+            let left = Journal::on(&image);
+            let clock = ManualClock::new();
+            clock.set_wall(ledger.time(position));
+            let store = self.open(&left, &clock);
+            let found = ledger.check(&store, position);
+            found.assert_claims(&store, ledger.last_fence(position));
+            left.cut_off();
+        });
+        2
     }
 
     fn open(&self, journal: &Journal, clock: &ManualClock) -> Store {
         let options = self.options.clone().clock(clock);
         options.open_in(Arc::new(journal.clone())).unwrap()
     }
+}
+
+/// Says where it was if `test` fails: the case, and the last changes before the cut.
+fn named<T>(case: &str, log: &[Change], position: usize, test: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(test)).unwrap_or_else(|panic| {
+        eprintln!("cut off at {position} of {}: {case}", log.len());
+        let first = position.saturating_sub(SHOWN);
+        for (at, change) in (first..position).zip(&log[first..position]) {
+            eprintln!("{at}: {}", shown(change));
+        }
+        resume_unwind(panic)
+    })
 }
 
 fn shown(change: &Change) -> String {

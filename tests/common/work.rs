@@ -86,8 +86,10 @@ impl Work {
     }
 
     fn advance(&mut self, by: Duration) {
+        // Before: as soon as it is moved, the store may write down what it shows.
+        let position = self.journal.position();
         self.clock.advance(by);
-        self.ledger.note_time(self.journal.position(), self.clock.wall());
+        self.ledger.note_time(position, self.clock.wall());
     }
 
     fn reopen(&mut self) {
