@@ -46,13 +46,18 @@ impl Failing {
         all
     }
 
+    /// What is failed in turn.
+    fn on(self) -> On {
+        if self.loses { On::Sync } else { On::Any }
+    }
+
     /// Has the change after so many fail.
     fn plan(self, directory: &FaultyDirectory, after: usize) {
         let Failing { error, for_ever, loses } = self;
         if loses {
             directory.lose_unsynced();
         }
-        directory.plan(Fault { on: On::Any, after, error, for_ever });
+        directory.plan(Fault { on: self.on(), after, error, for_ever });
     }
 }
 
@@ -320,6 +325,8 @@ fn sweep(what: &str, one_of: usize, mut fails: impl FnMut(Failing, usize) -> boo
     let mut random = Random::of(first_seed());
     let mut cases = 0;
     for failing in Failing::all() {
+        // Of three changes one is a sync.
+        let one_of = if failing.on() == On::Sync { one_of.div_ceil(3) } else { one_of };
         let mut after = random.below(one_of);
         loop {
             let case = format!("{what}: {failing:?} after {after} changes");
@@ -358,7 +365,7 @@ fn nothing_acknowledged_is_lost_whichever_change_of_a_strict_store_fails() {
 #[test]
 fn a_fault_while_a_store_is_made_is_an_error_and_the_next_opening_works() {
     let nothing = Case::of(Durability::Synced);
-    sweep("made", 2, |failing, after| fail_at_opening(&nothing, failing, after));
+    sweep("made", 3, |failing, after| fail_at_opening(&nothing, failing, after));
 }
 
 #[test]
@@ -371,6 +378,6 @@ fn a_fault_while_a_store_is_opened_is_an_error_and_the_next_opening_works() {
         store.close().wait().unwrap();
         let prepared = if is_clean { prepared } else { cut_off };
         let what = if is_clean { "opened" } else { "opened after a crash" };
-        sweep(what, 5, |failing, after| fail_at_opening(&prepared, failing, after));
+        sweep(what, 24, |failing, after| fail_at_opening(&prepared, failing, after));
     }
 }
