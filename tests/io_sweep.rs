@@ -87,7 +87,7 @@ impl Known {
     }
 
     fn window(&self) -> Duration {
-        if self.number % 2 == 0 { SHORT } else { DAY }
+        if self.number.is_multiple_of(2) { SHORT } else { DAY }
     }
 
     /// Whether its window is over when all work is done.

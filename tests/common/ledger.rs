@@ -78,7 +78,7 @@ impl Seen {
 }
 
 /// What is there of it at a moment.
-fn at<'s>(seen: Option<&'s Seen>, now: SystemTime) -> Option<&'s Seen> {
+fn at(seen: Option<&Seen>, now: SystemTime) -> Option<&Seen> {
     seen.filter(|seen| seen.expires_at > now)
 }
 

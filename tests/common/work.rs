@@ -76,7 +76,7 @@ impl Work {
     pub fn step(&mut self) {
         match self.random.below(40) {
             0 => self.advance(Duration::from_secs(40)),
-            1 => self.advance(Duration::from_secs(120)),
+            1 => self.advance(2 * MINUTE),
             2 => self.advance(10 * MINUTE),
             3 => self.advance(70 * MINUTE),
             4 => self.reopen(),
