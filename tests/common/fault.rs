@@ -1,8 +1,8 @@
 //! A disk that fails when told to.
 //!
 //! Files are in memory, and what is written is there at once: a fault takes nothing back, it only
-//! keeps what it hits from happening; but a sync that fails can lose what it was to make durable, as
-//! Linux does: reads still see it, until the cache is dropped, and it never gets to the disk.
+//! keeps what it hits from happening; but a sync that fails can lose what it was to make durable,
+//! as Linux does: reads still see it, until the cache is dropped, and it never gets to the disk.
 //! The directory counts what is asked of it after the fault.
 //! The making of one file can be held up, and a read, for what is otherwise a matter of luck. An
 //! image of the disk can be taken at any moment: all of it, or only what a power cut is sure to
