@@ -64,9 +64,6 @@ impl Role<'_> {
             committer.queue.lock().take()
         };
         let Some(batch) = batch else { return false };
-        if cfg!(planted = "answered-early") {
-            batch.cell.settle(Ok(()));
-        }
         let started = instant();
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
         match written {
