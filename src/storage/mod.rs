@@ -122,7 +122,7 @@ impl Storage {
             refuse_unlisted(&place, name, contents.next_generation)?;
             place.directory.remove(name).map_err(|error| place.io(name, error))?;
         }
-        if !contents.clean {
+        if !contents.clean && !cfg!(planted = "stale-cache") {
             for &generation in &listed {
                 // Best effort: a file that is missing is reported when it is opened.
                 let _ = place.directory.drop_cached(&file_name(generation));
@@ -136,6 +136,9 @@ impl Storage {
     /// Makes a generation's file and lists it.
     pub(crate) fn create_generation(&self, id: u32, marks: Marks) -> Result<LogFile, Error> {
         self.check_in_place()?;
+        if cfg!(planted = "listed-early") {
+            self.manifest.add_generation(id, marks)?;
+        }
         let log = LogFile::create(&self.place, id)?;
         self.manifest.add_generation(id, marks)?;
         Ok(log)

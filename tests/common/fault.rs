@@ -1,12 +1,14 @@
 //! A disk that fails when told to.
 //!
 //! Files are in memory, and what is written is there at once: a fault takes nothing back, it only
-//! keeps what it hits from happening. The directory counts what is asked of it after the fault.
+//! keeps what it hits from happening; but a sync that fails can lose what it was to make durable,
+//! as Linux does: reads still see it, until the cache is dropped, and it never gets to the disk.
+//! The directory counts what is asked of it after the fault.
 //! The making of one file can be held up, and a read, for what is otherwise a matter of luck. An
 //! image of the disk can be taken at any moment: all of it, or only what a power cut is sure to
 //! leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -25,6 +27,8 @@ struct Disk {
     durable_files: Mutex<Names>,
     locked: Mutex<bool>,
     fault: Mutex<State>,
+    /// Whether a sync that fails loses what was written.
+    loses_unsynced: Mutex<bool>,
     held: Mutex<Held>,
     held_read: Mutex<Held>,
     let_go: Condvar,
@@ -40,12 +44,17 @@ struct Held {
 type Names = BTreeMap<String, Bytes>;
 type Bytes = Arc<Mutex<Content>>;
 
+/// A file. Writes go to the cache, in pages, and syncs take those to the disk.
 #[derive(Debug, Default)]
 struct Content {
+    /// As reads see it.
     bytes: Vec<u8>,
-    /// What was in the place of each write since the last sync, and how long the file was.
-    undo: Vec<(usize, Vec<u8>, usize)>,
+    disk: Vec<u8>,
+    /// Pages to be written to the disk.
+    dirty: BTreeSet<usize>,
 }
+
+const PAGE: usize = 4096;
 
 /// What an image of the disk has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,9 +106,21 @@ impl FaultyDirectory {
         self.plan(Fault { on, after: 0, error, for_ever: true });
     }
 
+    /// Takes the fault away, and goes on counting what is asked of the disk.
+    pub fn heal_quietly(&self) {
+        if let Some(fault) = &mut self.0.fault.lock().planned {
+            fault.for_ever = false;
+        }
+    }
+
     /// Takes the fault away.
     pub fn heal(&self) {
         *self.0.fault.lock() = State::default();
+    }
+
+    /// Has each sync that fails lose what it was to make durable.
+    pub fn lose_unsynced(&self) {
+        *self.0.loses_unsynced.lock() = true;
     }
 
     /// Another disk, healthy and not locked, with what is on this one at this moment.
@@ -112,7 +133,7 @@ impl FaultyDirectory {
         };
         let copy = |(name, file): (String, Bytes)| {
             let bytes = file.lock().image(keep);
-            (name, Bytes::new(Mutex::new(Content { bytes, undo: Vec::new() })))
+            (name, Content::durable(bytes))
         };
         let image = FaultyDirectory::default();
         let files: Names = names.into_iter().map(copy).collect();
@@ -128,9 +149,7 @@ impl FaultyDirectory {
 
     /// Puts a file in place of another, or takes it away.
     pub fn put(&self, name: &str, bytes: Option<&[u8]>) {
-        let file = bytes.map(|bytes| {
-            Bytes::new(Mutex::new(Content { bytes: bytes.to_vec(), undo: Vec::new() }))
-        });
+        let file = bytes.map(|bytes| Content::durable(bytes.to_vec()));
         for names in [&self.0.files, &self.0.durable_files] {
             match &file {
                 Some(file) => names.lock().insert(name.to_owned(), Arc::clone(file)),
@@ -174,21 +193,53 @@ impl FaultyDirectory {
 }
 
 impl Content {
-    /// Notes what a change of some bytes, or of the length, takes the place of.
-    fn note(&mut self, changed: std::ops::Range<usize>) {
-        let before = self.bytes.get(changed.clone()).unwrap_or_default().to_vec();
-        self.undo.push((changed.start, before, self.bytes.len()));
+    fn durable(bytes: Vec<u8>) -> Bytes {
+        let disk = bytes.clone();
+        Bytes::new(Mutex::new(Content { bytes, disk, dirty: BTreeSet::new() }))
     }
 
-    fn image(&self, keep: Keep) -> Vec<u8> {
+    /// Notes a change of some bytes, or of the length.
+    fn note(&mut self, changed: std::ops::Range<usize>) {
+        if !changed.is_empty() {
+            self.dirty.extend(changed.start / PAGE..=(changed.end - 1) / PAGE);
+        }
+    }
+
+    fn sync(&mut self) {
+        self.disk.resize(self.bytes.len(), 0);
+        for page in std::mem::take(&mut self.dirty) {
+            copy(page, &self.bytes, &mut self.disk);
+        }
+    }
+
+    /// What a sync that fails leaves: the pages count as written.
+    fn lose(&mut self) {
+        self.disk.resize(self.bytes.len(), 0);
+        self.dirty.clear();
+    }
+
+    /// What the next reads see where clean pages are not in the cache.
+    fn reread(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
-        let undo = if keep == Keep::Synced { &self.undo[..] } else { &[] };
-        for (start, before, len) in undo.iter().rev() {
-            bytes.resize(*len, 0);
-            bytes[*start..*start + before.len()].copy_from_slice(before);
+        for page in (0..bytes.len().div_ceil(PAGE)).filter(|page| !self.dirty.contains(page)) {
+            copy(page, &self.disk, &mut bytes);
         }
         bytes
     }
+
+    fn image(&self, keep: Keep) -> Vec<u8> {
+        match keep {
+            Keep::Written => self.reread(),
+            Keep::Synced => self.disk.clone(),
+        }
+    }
+}
+
+/// Copies what both have of a page.
+fn copy(page: usize, from: &[u8], to: &mut [u8]) {
+    let end = ((page + 1) * PAGE).min(from.len()).min(to.len());
+    let page = (page * PAGE).min(end)..end;
+    to[page.clone()].copy_from_slice(&from[page]);
 }
 
 impl Disk {
@@ -272,7 +323,10 @@ impl Directory for FaultyDirectory {
         Ok(())
     }
 
-    fn drop_cached(&self, _name: &str) -> io::Result<()> {
+    fn drop_cached(&self, name: &str) -> io::Result<()> {
+        let content = self.0.files.lock().get(name).cloned().ok_or(ErrorKind::NotFound)?;
+        let mut content = content.lock();
+        content.bytes = content.reread();
         Ok(())
     }
 
@@ -330,14 +384,19 @@ impl File for FaultyFile {
         let _changing = self.disk.change(On::Write)?;
         let mut content = self.content.lock();
         let (before, len) = (content.bytes.len(), usize::try_from(len).map_err(io::Error::other)?);
-        content.note(len.min(before)..before);
+        content.note(len.min(before)..len.max(before));
         content.bytes.resize(len, 0);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let _changing = self.disk.change(On::Sync)?;
-        self.content.lock().undo.clear();
-        Ok(())
+        let changing = self.disk.change(On::Sync);
+        let mut content = self.content.lock();
+        if changing.is_ok() {
+            content.sync();
+        } else if *self.disk.loses_unsynced.lock() {
+            content.lose();
+        }
+        changing.map(drop)
     }
 }

@@ -23,6 +23,11 @@ use justonce::{
 };
 
 pub mod fault;
+pub mod image;
+pub mod journal;
+pub mod ledger;
+pub mod random;
+pub mod work;
 
 pub const MINUTE: Duration = Duration::from_mins(1);
 pub const HOUR: Duration = Duration::from_hours(1);
