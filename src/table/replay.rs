@@ -173,9 +173,9 @@ impl Shards {
 }
 
 impl Table {
-    /// Takes out what the replay of `unsealed` listed though there is a newer record of it. A record
-    /// that was replayed takes the place of the one before it; but one between two may be in a file
-    /// that is sealed or gone, and the newest itself may be in a sealed one.
+    /// Takes out what the replay of `unsealed` listed though there is a newer record of it. One
+    /// that was replayed takes the place of the one before it; but one between two may be in a
+    /// file that is sealed or gone, and the newest itself may be in a sealed one.
     pub(crate) fn displace_older(
         &self,
         unsealed: &[Arc<Generation>],
