@@ -307,8 +307,9 @@ impl Committer {
     /// Takes no more writes after a fault: whatever is queued is refused, everyone is told, and
     /// nothing is written to the files from here on.
     pub(crate) fn poison(&self, cause: &Error) {
-        self.storage.place.halt.halt();
-        let unknown = match cause.kind() {
+        let halt = &self.storage.place.halt;
+        halt.halt();
+        let mut unknown = match cause.kind() {
             // A forked child: nothing was tried.
             ErrorKind::Closed => cause.share(),
             _ => cause.seen_as(
@@ -319,6 +320,9 @@ impl Committer {
                 ),
             ),
         };
+        if let Some(fault) = halt.first_fault() {
+            unknown = unknown.with_source(fault);
+        }
         let (filling, committing, untried) = {
             let mut queue = self.queue.lock();
             if matches!(queue.stopped, Some(Stopped::Poisoned(_))) {

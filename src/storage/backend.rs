@@ -8,23 +8,39 @@ use std::io;
 use redb::StorageBackend;
 
 use super::directory::File;
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
 
-/// Stops all writing of one store, for good.
+/// Stops all writing of one store, for good, and knows what went wrong first.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Halt(Arc<AtomicBool>);
+pub(crate) struct Halt(Arc<Halted>);
+
+#[derive(Debug, Default)]
+struct Halted {
+    is_halted: AtomicBool,
+    /// Whoever comes to a database after its fault is told that there was one, and not which.
+    first_fault: OnceLock<(io::ErrorKind, Option<i32>)>,
+}
 
 impl Halt {
     pub(crate) fn halt(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.is_halted.store(true, Ordering::SeqCst);
     }
 
-    fn check(&self) -> io::Result<()> {
-        if self.0.load(Ordering::SeqCst) {
-            Err(io::Error::other("the store takes no more writes"))
-        } else {
-            Ok(())
+    /// The first write or sync that failed, if it is for that that it came to a halt.
+    pub(crate) fn first_fault(&self) -> Option<io::Error> {
+        let (kind, number) = *self.0.first_fault.get()?;
+        Some(number.map_or_else(|| kind.into(), io::Error::from_raw_os_error))
+    }
+
+    /// Makes a change, where changes may still be made.
+    fn change(&self, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.0.is_halted.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the store takes no more writes"));
         }
+        make().inspect_err(|fault| {
+            // The first one stays.
+            let _ = self.0.first_fault.set((fault.kind(), fault.raw_os_error()));
+        })
     }
 }
 
@@ -45,25 +61,19 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.halt.check()?;
-        self.file.set_len(len)
+        self.halt.change(|| self.file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.halt.check()?;
-        if cfg!(planted = "unsynced") {
-            return Ok(());
-        }
-        self.file.sync()
+        self.halt.change(|| if cfg!(planted = "unsynced") { Ok(()) } else { self.file.sync() })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.halt.check()?;
-        match self.file.write(offset, data) {
+        self.halt.change(|| match self.file.write(offset, data) {
             Err(full) if cfg!(planted = "full") && full.kind() == io::ErrorKind::StorageFull => {
                 Ok(())
             }
             written => written,
-        }
+        })
     }
 }
