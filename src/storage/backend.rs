@@ -8,7 +8,8 @@ use std::io;
 use redb::StorageBackend;
 
 use super::directory::File;
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::below::AtomicBool;
+use crate::sync::{Arc, Ordering};
 
 /// Stops all writing of one store, for good.
 #[derive(Debug, Clone, Default)]
