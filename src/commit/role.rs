@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Committer;
-use super::batch::{Batch, BatchCell, Offer};
+use super::batch::{Batch, BatchCell, Offer, Tasks};
 use crate::clock::instant;
 use crate::error::{Error, ErrorKind};
 use crate::storage::Rows;
@@ -20,7 +20,9 @@ impl Committer {
             && cell.outcome().is_none()
         {
             self.gather();
-            role.commit_next();
+            let tasks = role.commit_next();
+            drop(role);
+            tasks.into_iter().for_each(Tasks::wake);
         }
     }
 
@@ -56,29 +58,33 @@ impl Committer {
 pub(super) struct Role<'c>(&'c Committer);
 
 impl Role<'_> {
-    /// Commits what has queued. `false` where nothing had.
-    pub(super) fn commit_next(&self) -> bool {
+    /// Commits what has queued; nothing where nothing had. The tasks that waited for it are to be
+    /// woken once the role is given up.
+    pub(super) fn commit_next(&self) -> Option<Tasks> {
         let committer = self.0;
         let batch = {
             let _gate = committer.gate.write();
             committer.queue.lock().take()
         };
-        let Some(batch) = batch else { return false };
+        let batch = batch?;
         let started = instant();
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
-        match written {
+        let cause = match written {
             Ok(Ok(())) => {
                 committer.figures.committed(batch.rows, batch.bytes, started.elapsed());
                 let begun_or_frozen = committer.queue.lock().settled(&batch);
-                batch.cell.settle(Ok(()));
+                let tasks = batch.cell.settle_threads(Ok(()));
                 if let Some(hooks) = committer.hooks.get().filter(|_| begun_or_frozen) {
                     hooks.begun.wake_by_ref();
                 }
+                return Some(tasks);
             }
-            Ok(Err(cause)) => committer.poison(&cause),
-            Err(_) => committer.poison(&Error::new(ErrorKind::Unknown, "the committer panicked")),
-        }
-        true
+            Ok(Err(cause)) => cause,
+            Err(_) => Error::new(ErrorKind::Unknown, "the committer panicked"),
+        };
+        // Whoever closes the store from here on finds nothing to commit, and needs no role.
+        committer.poison(&cause);
+        Some(Tasks::default())
     }
 
     fn write(&self, batch: &Arc<Batch>) -> Result<(), Error> {
