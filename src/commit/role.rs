@@ -1,5 +1,6 @@
 //! Taking the committer role, committing one batch, and handing the role on.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Committer;
@@ -38,7 +39,7 @@ impl Committer {
         let taken =
             self.role_taken.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed);
         // Not `then_some`: a role that is made and dropped gives away the one that is held.
-        taken.is_ok().then(|| Role(self))
+        taken.is_ok().then(|| Role { committer: self, has_committed: Cell::new(false) })
     }
 
     fn gather(&self) {
@@ -55,18 +56,22 @@ impl Committer {
 }
 
 /// The right to commit. Handed on when dropped, however that comes about.
-pub(super) struct Role<'c>(&'c Committer);
+pub(super) struct Role<'c> {
+    committer: &'c Committer,
+    has_committed: Cell<bool>,
+}
 
 impl Role<'_> {
     /// Commits what has queued; nothing where nothing had. The tasks that waited for it are to be
     /// woken once the role is given up.
     pub(super) fn commit_next(&self) -> Option<Tasks> {
-        let committer = self.0;
+        let committer = self.committer;
         let batch = {
             let _gate = committer.gate.write();
             committer.queue.lock().take()
         };
         let batch = batch?;
+        self.has_committed.set(true);
         let started = instant();
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
         let cause = match written {
@@ -88,7 +93,7 @@ impl Role<'_> {
     }
 
     fn write(&self, batch: &Arc<Batch>) -> Result<(), Error> {
-        let committer = self.0;
+        let committer = self.committer;
         if std::process::id() != committer.process {
             return Err(Error::new(
                 ErrorKind::Closed,
@@ -121,7 +126,7 @@ impl Role<'_> {
 
 impl Drop for Role<'_> {
     fn drop(&mut self) {
-        let committer = self.0;
+        let committer = self.committer;
         committer.role_taken.store(false, Ordering::SeqCst);
         let (waiting, stopped) = {
             let queue = committer.queue.lock();
@@ -129,8 +134,10 @@ impl Drop for Role<'_> {
             (waiting, queue.stopped.is_some())
         };
         let offer = waiting.map_or(Offer::NotNeeded, |cell| cell.offer());
-        // The background thread ends when all is committed, so it must hear of each commit.
-        if stopped || offer == Offer::ToBackground {
+        // The background thread ends when all is committed, so it must hear of each commit; but not
+        // of its own looks in, or it would never rest in a store that was poisoned.
+        let is_to_hear = stopped && self.has_committed.get();
+        if is_to_hear || offer == Offer::ToBackground {
             committer.background.call();
         }
     }
