@@ -4,8 +4,8 @@
 //! RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release --test schedules
 //! ```
 //!
-//! Each scenario runs under `JUSTONCE_SCHEDULES` schedules: half of them chosen at random step by
-//! step, half by priorities that change at a few steps (PCT). A thread that nobody wakes is a
+//! Each scenario runs under `JUSTONCE_SCHEDULES` schedules, long ones under a sixteenth of them:
+//! half chosen at random step by step, half by priorities that change at a few steps (PCT). A thread that nobody wakes is a
 //! deadlock, and that fails. A failure shows the schedule it came from and its seed;
 //! `SHUTTLE_RANDOM_SEED` runs the same schedules again.
 
@@ -28,7 +28,7 @@ use std::time::Duration;
 use fault::{Fault, FaultyDirectory, Keep, On};
 use justonce::{
     Claim, Durability, EntryState, Error, ErrorKind, ManualClock, Operation, Options, Pending,
-    Reply, RequestId, Settled, Store, Ticket, Why,
+    Reply, RequestId, Settled, Stats, Store, Ticket, Why,
 };
 use parking_lot::Mutex;
 use shuttle::rand::{Rng, thread_rng};
@@ -40,22 +40,39 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Schedules of each scenario, where `JUSTONCE_SCHEDULES` does not say.
-const SCHEDULES: usize = 1_000;
+const SCHEDULES: usize = 3_000;
+
+/// A schedule that takes more goes round in circles.
+const MAX_STEPS: usize = 50_000;
 
 /// Steps at which PCT changes priorities, and one.
 const DEPTH: usize = 4;
 
 fn explore(scenario: impl Fn() + Send + Sync + Copy + 'static) {
-    let schedules = std::env::var("JUSTONCE_SCHEDULES").map(|number| number.parse().unwrap());
-    let half = schedules.unwrap_or(SCHEDULES).div_ceil(2);
+    explore_some(schedules(), scenario);
+}
+
+/// For scenarios of thousands of steps.
+fn explore_long(scenario: impl Fn() + Send + Sync + Copy + 'static) {
+    explore_some(schedules().div_ceil(16), scenario);
+}
+
+fn schedules() -> usize {
+    std::env::var("JUSTONCE_SCHEDULES").map_or(SCHEDULES, |number| number.parse().unwrap())
+}
+
+fn explore_some(schedules: usize, scenario: impl Fn() + Send + Sync + Copy + 'static) {
+    let half = schedules.div_ceil(2);
     let seed = RandomState::new().hash_one(());
     eprintln!("SHUTTLE_RANDOM_SEED={seed}");
     let mut config = Config::new();
     config.stack_size = 1 << 20;
     config.silence_warnings = true;
-    config.max_steps = MaxSteps::FailAfter(50_000);
-    Runner::new(RandomScheduler::new_from_seed(seed, half), config.clone()).run(scenario);
-    Runner::new(PctScheduler::new_from_seed(seed, DEPTH, half), config).run(scenario);
+    config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
+    let random = Runner::new(RandomScheduler::new_from_seed(seed, half), config.clone());
+    let pct = Runner::new(PctScheduler::new_from_seed(seed, DEPTH, half), config);
+    let explored = random.run(scenario) + pct.run(scenario);
+    eprintln!("{explored} schedules");
 }
 
 #[test]
@@ -224,7 +241,7 @@ fn a_write_that_nobody_waits_for_lands_though_the_store_was_idle() {
         };
         let world = World::new(|options| options.durability(durability));
         // The background thread falls asleep in the middle of it, in some schedules.
-        let idle = thread_rng().gen_range(0..200);
+        let idle = thread_rng().gen_range(0..40);
         (0..idle).for_each(|_| yield_now());
         std::mem::forget(world.store.record_once(op("k")));
         while world.store.stats().commits.records == 0 {
@@ -416,7 +433,7 @@ impl Wake for LastHandle {
 
 #[test]
 fn what_is_being_sealed_is_found_all_the_while() {
-    explore(|| {
+    explore_long(|| {
         let world = World::new(|options| options.generation_bytes(1));
         let threads = ["a", "b"].map(|key| {
             world.start(move |world| {
@@ -427,7 +444,16 @@ fn what_is_being_sealed_is_found_all_the_while() {
                 assert_eq!(entry.reply().unwrap().body(), key.as_bytes());
             })
         });
+        let reader = world.start(|world| {
+            world.until(
+                |stats| stats.sealed_generations >= 2,
+                || {
+                    world.store.lookup("acme", "a").wait().unwrap();
+                },
+            );
+        });
         join(threads);
+        join([reader]);
         let in_flight = world.store.in_flight().wait().unwrap();
         assert!(in_flight.is_empty(), "{in_flight:?}");
         assert_eq!(world.told.lock().tickets.len(), 2, "one for each key");
@@ -437,7 +463,7 @@ fn what_is_being_sealed_is_found_all_the_while() {
 
 #[test]
 fn files_that_go_take_nothing_with_them_that_lives() {
-    explore(|| {
+    explore_long(|| {
         let world = World::new(|options| options.generation_bytes(1).window(MINUTE));
         let worker = world.start(|world| {
             for name in ["a", "b", "c"] {
@@ -455,10 +481,15 @@ fn files_that_go_take_nothing_with_them_that_lives() {
             }
         });
         let reader = world.start(|world| {
-            world.store.lookup("acme", "k").wait().unwrap();
-            world.store.in_flight().wait().unwrap();
+            for _ in 0..64 {
+                world.store.lookup("acme", "k").wait().unwrap();
+                world.store.in_flight().wait().unwrap();
+            }
         });
         join([worker, keeper_of_time, reader]);
+        world.clock.advance(HOUR);
+        // All but a spare.
+        world.until(|stats| stats.generations == 1, || ());
         world.is_quiet();
     });
 }
@@ -659,6 +690,17 @@ impl World {
         let replies = &mut self.told.lock().replies;
         let first = replies.entry(request).or_insert_with(|| body.to_vec());
         assert_eq!(first, body, "{request}");
+    }
+
+    /// Does something again and again until the store has come so far.
+    fn until(&self, is_so: impl Fn(&Stats) -> bool, meanwhile: impl Fn()) {
+        while !is_so(&self.store.stats()) {
+            // Seldom, since all shards are locked for it, one after the other.
+            for _ in 0..64 {
+                meanwhile();
+                yield_now();
+            }
+        }
     }
 
     /// Nobody waits any more.

@@ -15,8 +15,8 @@ use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
 /// How long a write that nobody waits for may linger, where durability does not say.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// Looks in vain before the thread goes to sleep.
-const IDLE_LOOKS: u32 = 16;
+/// Looks in vain before the thread goes to sleep; few, where schedules are to be short.
+const IDLE_LOOKS: u32 = if cfg!(shuttle) { 1 } else { 16 };
 
 #[derive(Debug)]
 pub(super) struct Background {
