@@ -33,14 +33,14 @@ const MAX_COLUMNS: usize = 100;
 
 /// What is named here may only be named there.
 const AT_HOME: &[(&str, &str)] = &[
-    ("std::sync::", "src/sync.rs"),
-    ("parking_lot", "src/sync.rs"),
-    ("thread::spawn", "src/sync.rs"),
-    ("thread::scope", "src/sync.rs"),
-    ("thread::Builder", "src/sync.rs"),
-    ("thread::sleep", "src/sync.rs"),
-    ("thread::park", "src/sync.rs"),
-    ("thread::yield_now", "src/sync.rs"),
+    ("std::sync::", "src/sync/"),
+    ("parking_lot", "src/sync/"),
+    ("thread::spawn", "src/sync/"),
+    ("thread::scope", "src/sync/"),
+    ("thread::Builder", "src/sync/"),
+    ("thread::sleep", "src/sync/"),
+    ("thread::park", "src/sync/"),
+    ("thread::yield_now", "src/sync/"),
     ("SystemTime::now", "src/clock.rs"),
     ("Instant::now", "src/clock.rs"),
     ("redb::", "src/storage/"),

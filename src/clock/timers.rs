@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::task::Waker;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::StoreClock;
-use crate::sync::{self, Arc, Condvar, Mutex};
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex};
 
 #[derive(Debug)]
 pub(crate) struct Timers {

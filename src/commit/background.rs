@@ -15,8 +15,8 @@ use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
 /// How long a write that nobody waits for may linger, where durability does not say.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// Looks in vain before the thread goes to sleep.
-const IDLE_LOOKS: u32 = 16;
+/// Looks in vain before the thread goes to sleep; few, where schedules are to be short.
+const IDLE_LOOKS: u32 = if cfg!(shuttle) { 1 } else { 16 };
 
 #[derive(Debug)]
 pub(super) struct Background {
@@ -90,8 +90,8 @@ impl Committer {
             last_seen = filling;
             if called || lingered {
                 last_seen = None;
-                if let Some(role) = self.try_role() {
-                    while role.commit_next() {}
+                while let Some(tasks) = self.try_role().and_then(|role| role.commit_next()) {
+                    tasks.wake();
                 }
             }
             if stopping && self.filling().is_none() && self.is_idle() {
@@ -120,7 +120,7 @@ impl Committer {
             if may_sleep {
                 background.asleep.store(true, Ordering::SeqCst);
                 // An append that came before saw nobody asleep.
-                if self.queue.lock().filling.is_empty() {
+                if cfg!(planted = "unroused") || self.queue.lock().filling.is_empty() {
                     background.changed.wait(&mut orders);
                 }
                 background.asleep.store(false, Ordering::SeqCst);

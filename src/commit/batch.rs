@@ -3,6 +3,9 @@
 //! While it fills it belongs to the queue and is written under the queue's lock. Once swapped out
 //! it never changes, so readers share it while the committer writes it down.
 
+#[cfg(all(test, loom))]
+mod interleavings;
+
 use std::task::Waker;
 use std::time::Instant;
 
@@ -209,7 +212,9 @@ impl BatchCell {
         }
         let was_called = {
             let mut state = self.state.lock();
-            if let Some(outcome) = self.outcome() {
+            if !cfg!(planted = "unheard")
+                && let Some(outcome) = self.outcome()
+            {
                 return Some(outcome);
             }
             *known = Some(WakerId::of(waker));
@@ -251,16 +256,22 @@ impl BatchCell {
         }
     }
 
+    /// Sets the outcome and wakes everyone.
     pub(crate) fn settle(&self, outcome: Result<(), Error>) {
+        self.settle_threads(outcome).wake();
+    }
+
+    /// Sets the outcome and wakes the threads. The tasks are the caller's to wake.
+    pub(super) fn settle_threads(&self, outcome: Result<(), Error>) -> Tasks {
         let wakers = {
             let mut state = self.state.lock();
             if self.outcome.set(outcome).is_err() {
-                return;
+                return Tasks::default();
             }
             std::mem::take(&mut state.wakers)
         };
         self.changed.notify_all();
-        wakers.into_iter().for_each(sync::wake);
+        Tasks(wakers)
     }
 
     /// Counts the calling thread among those who wait, from before it looks for the role.
@@ -281,6 +292,18 @@ impl BatchCell {
         } else {
             Offer::NotNeeded
         }
+    }
+}
+
+/// Tasks that are to be woken, by one who holds nothing that anybody waits for: a waker is the
+/// caller's code, and may drop the store.
+#[derive(Debug, Default)]
+#[must_use = "tasks sleep until they are woken"]
+pub(super) struct Tasks(Vec<Waker>);
+
+impl Tasks {
+    pub(super) fn wake(self) {
+        self.0.into_iter().for_each(sync::wake);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Taking the committer role, committing one batch, and handing the role on.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Committer;
-use super::batch::{Batch, BatchCell, Offer};
+use super::batch::{Batch, BatchCell, Offer, Tasks};
 use crate::clock::instant;
 use crate::error::{Error, ErrorKind};
 use crate::storage::Rows;
@@ -20,7 +21,9 @@ impl Committer {
             && cell.outcome().is_none()
         {
             self.gather();
-            role.commit_next();
+            let tasks = role.commit_next();
+            drop(role);
+            tasks.into_iter().for_each(Tasks::wake);
         }
     }
 
@@ -36,7 +39,7 @@ impl Committer {
         let taken =
             self.role_taken.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed);
         // Not `then_some`: a role that is made and dropped gives away the one that is held.
-        taken.is_ok().then(|| Role(self))
+        taken.is_ok().then(|| Role { committer: self, has_committed: Cell::new(false) })
     }
 
     fn gather(&self) {
@@ -53,40 +56,48 @@ impl Committer {
 }
 
 /// The right to commit. Handed on when dropped, however that comes about.
-pub(super) struct Role<'c>(&'c Committer);
+pub(super) struct Role<'c> {
+    committer: &'c Committer,
+    has_committed: Cell<bool>,
+}
 
 impl Role<'_> {
-    /// Commits what has queued. `false` where nothing had.
-    pub(super) fn commit_next(&self) -> bool {
-        let committer = self.0;
+    /// Commits what has queued; nothing where nothing had. The tasks that waited for it are to be
+    /// woken once the role is given up.
+    pub(super) fn commit_next(&self) -> Option<Tasks> {
+        let committer = self.committer;
         let batch = {
             let _gate = committer.gate.write();
             committer.queue.lock().take()
         };
-        let Some(batch) = batch else { return false };
+        let batch = batch?;
+        self.has_committed.set(true);
         let started = instant();
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
-        match written {
+        let cause = match written {
             Ok(Ok(())) => {
                 committer.figures.committed(batch.rows, batch.bytes, started.elapsed());
                 let begun_or_frozen = committer.queue.lock().settled(&batch);
-                batch.cell.settle(Ok(()));
+                let tasks = batch.cell.settle_threads(Ok(()));
                 if let Some(hooks) = committer.hooks.get().filter(|_| begun_or_frozen) {
                     hooks.begun.wake_by_ref();
                 }
+                return Some(tasks);
             }
             Ok(Err(cause)) if cfg!(planted = "unpoisoned") => {
                 committer.queue.lock().settled(&batch);
-                batch.cell.settle(Err(cause));
+                return Some(batch.cell.settle_threads(Err(cause)));
             }
-            Ok(Err(cause)) => committer.poison(&cause),
-            Err(_) => committer.poison(&Error::new(ErrorKind::Unknown, "the committer panicked")),
-        }
-        true
+            Ok(Err(cause)) => cause,
+            Err(_) => Error::new(ErrorKind::Unknown, "the committer panicked"),
+        };
+        // Whoever closes the store from here on finds nothing to commit, and needs no role.
+        committer.poison(&cause);
+        Some(Tasks::default())
     }
 
     fn write(&self, batch: &Arc<Batch>) -> Result<(), Error> {
-        let committer = self.0;
+        let committer = self.committer;
         committer.check_process()?;
         committer.storage.check_in_place()?;
         let two_phase = committer.two_phase();
@@ -114,7 +125,7 @@ impl Role<'_> {
 
 impl Drop for Role<'_> {
     fn drop(&mut self) {
-        let committer = self.0;
+        let committer = self.committer;
         committer.role_taken.store(false, Ordering::SeqCst);
         let (waiting, stopped) = {
             let queue = committer.queue.lock();
@@ -122,8 +133,10 @@ impl Drop for Role<'_> {
             (waiting, queue.stopped.is_some())
         };
         let offer = waiting.map_or(Offer::NotNeeded, |cell| cell.offer());
-        // The background thread ends when all is committed, so it must hear of each commit.
-        if stopped || offer == Offer::ToBackground {
+        // The background thread ends when all is committed, so it must hear of each commit; but not
+        // of its own looks in, or it would never rest in a store that was poisoned.
+        let is_to_hear = stopped && self.has_committed.get();
+        if is_to_hear || offer == Offer::ToBackground {
             committer.background.call();
         }
     }

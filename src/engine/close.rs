@@ -1,11 +1,9 @@
 //! Closing: what was accepted is committed, then threads end, files close, the lock goes.
 
-use std::thread::{JoinHandle, ThreadId};
-
 use super::Engine;
 use crate::error::Error;
 use crate::pending::Pending;
-use crate::sync::Arc;
+use crate::sync::{Arc, JoinHandle, ThreadId, this_thread};
 
 /// What is to be ended when the store is closed.
 #[derive(Debug, Default)]
@@ -33,9 +31,8 @@ impl Engine {
             return;
         }
         self.committer.stop();
-        let this_thread = std::thread::current().id();
         // A waker or a destructor may be what drops the store, on a thread that closing waits for.
-        if !self.closing.lock().own_threads.contains(&this_thread) {
+        if !self.closing.lock().own_threads.contains(&this_thread()) {
             let _ = self.closed.wait(None);
         }
     }

@@ -8,7 +8,8 @@ use std::io;
 use redb::StorageBackend;
 
 use super::directory::File;
-use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
+use crate::sync::below::{AtomicBool, OnceLock};
+use crate::sync::{Arc, Ordering};
 
 /// Stops all writing of one store, for good, and knows what went wrong first.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,7 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use super::directory::{Directory, File};
-use crate::sync::Mutex;
+use crate::sync::below::Mutex;
 
 const LOCK: &str = "LOCK";
 

@@ -376,6 +376,11 @@ fn missing(name: &str, key: &str) -> Error {
 }
 
 fn random(bytes: &mut [u8]) -> Result<(), Error> {
+    if cfg!(shuttle) {
+        // Which operations share a shard has to be the same whenever a schedule is run again.
+        bytes.fill(7);
+        return Ok(());
+    }
     getrandom::fill(bytes).map_err(|error| {
         Error::new(ErrorKind::Io, "the system gives no random numbers: try again")
             .with_source(std::io::Error::other(error.to_string()))

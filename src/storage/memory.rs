@@ -5,7 +5,8 @@ use std::fmt;
 use std::io;
 
 use super::directory::{Directory, File};
-use crate::sync::{Arc, Mutex, RwLock};
+use crate::sync::Arc;
+use crate::sync::below::{Mutex, RwLock};
 
 /// Files by name. They go when the last handle goes.
 #[derive(Debug, Default)]

@@ -164,6 +164,10 @@ impl Table {
         let is_claim = matches!(intent, Intent::Claim(_) | Intent::Record(_));
         let mut shard = self.shard(operation);
         let seen = self.find(&shard, operation)?;
+        if cfg!(planted = "unlocked") {
+            drop(shard);
+            shard = self.shard(operation);
+        }
         let (found, mut rests_on) = match seen {
             Some(Seen { found, rests_on }) => (Some(found), rests_on),
             None => (None, None),
@@ -233,6 +237,10 @@ impl Table {
         {
             // Nothing will happen to it any more in a store that has stopped.
             self.committer.check_running()?;
+            if cfg!(planted = "unwoken") {
+                drop(shard);
+                shard = self.shard(operation);
+            }
             let replaced = match waiter {
                 Some(waiter) => waiter.replace_waker(waker),
                 None if self.waiting() >= MAX_WAITERS => {

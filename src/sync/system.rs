@@ -1,19 +1,9 @@
-//! Locks, atomics and threads: the one place they come from.
-//!
-//! Everything that orders two threads is named here, so that a schedule explorer can take the
-//! place of the operating system by swapping this module alone.
-//!
-//! Lock order, outermost first: batch gate → shard → the background thread's orders → queue →
-//! batch cell or flight cell → timers. The list of generations and, under it, a generation's own
-//! locks (snapshot, unanswered rows, epochs) are leaves: nothing else is locked under them.
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::Waker;
-use std::thread::JoinHandle;
+//! The operating system's threads, and `parking_lot`'s locks.
 
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub(crate) use std::sync::OnceLock;
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+pub(crate) use std::thread::{JoinHandle, ThreadId};
 
 /// Starts a named thread; a machine that refuses one answers with its error.
 pub(crate) fn spawn(
@@ -56,10 +46,9 @@ pub(crate) fn parallelism() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Wakes a caller's task. What a waker runs is the caller's code: its panic is not ours, and must
-/// not keep the next one asleep.
-pub(crate) fn wake(waker: Waker) {
-    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+/// Which thread this is.
+pub(crate) fn this_thread() -> ThreadId {
+    std::thread::current().id()
 }
 
 /// Lets another runnable thread go first; returns at once where there is none.
