@@ -124,7 +124,11 @@ impl StoreClock {
         StoreClock {
             started: Instant::now(),
             started_manual_millis,
-            base_millis: wall_millis.max(not_before_millis),
+            base_millis: if cfg!(planted = "stepped-back") {
+                wall_millis
+            } else {
+                wall_millis.max(not_before_millis)
+            },
             skew_millis: not_before_millis.saturating_sub(wall_millis),
             source,
         }
