@@ -4,10 +4,10 @@
 //! RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release --test schedules
 //! ```
 //!
-//! Each scenario runs under `JUSTONCE_SCHEDULES` schedules, long ones under a sixteenth of them:
-//! half chosen at random step by step, half by priorities that change at a few steps (PCT). A thread that nobody wakes is a
-//! deadlock, and that fails. A failure shows the schedule it came from and its seed;
-//! `SHUTTLE_RANDOM_SEED` runs the same schedules again.
+//! Each scenario runs under `JUSTONCE_SCHEDULES` schedules, a long one under a sixteenth of them:
+//! half chosen at random step by step, half by priorities that change at a few steps (PCT). A
+//! thread that nobody wakes is a deadlock, and that fails. A failure shows the schedule it came
+//! from and its seed; `SHUTTLE_RANDOM_SEED` runs the same schedules again.
 
 #![cfg(shuttle)]
 #![allow(clippy::allow_attributes, reason = "lints that fire in some helpers only")]
@@ -40,7 +40,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Schedules of each scenario, where `JUSTONCE_SCHEDULES` does not say.
-const SCHEDULES: usize = 3_000;
+const SCHEDULES: usize = 2_000;
 
 /// A schedule that takes more goes round in circles.
 const MAX_STEPS: usize = 50_000;

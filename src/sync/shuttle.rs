@@ -111,12 +111,7 @@ impl Condvar {
         guard: &mut MutexGuard<'_, T>,
         _deadline: Instant,
     ) -> WaitTimeoutResult {
-        let parked = self.park();
-        guard.unlocked(|| {
-            (0..PATIENCE).take_while(|_| !parked.0.lock().notified).for_each(|_| yield_now());
-            self.parked.lock().retain(|other| !Arc::ptr_eq(other, &parked));
-        });
-        WaitTimeoutResult { timed_out: !parked.0.lock().notified }
+        self.wait_for(guard, Duration::ZERO)
     }
 
     pub(crate) fn wait_for<T>(
@@ -124,7 +119,12 @@ impl Condvar {
         guard: &mut MutexGuard<'_, T>,
         _patience: Duration,
     ) -> WaitTimeoutResult {
-        self.wait_until(guard, crate::clock::instant())
+        let parked = self.park();
+        guard.unlocked(|| {
+            (0..PATIENCE).take_while(|_| !parked.0.lock().notified).for_each(|_| yield_now());
+            self.parked.lock().retain(|other| !Arc::ptr_eq(other, &parked));
+        });
+        WaitTimeoutResult { timed_out: !parked.0.lock().notified }
     }
 
     pub(crate) fn notify_one(&self) {
