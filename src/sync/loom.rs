@@ -3,6 +3,8 @@
 //! For the model tests of single cells, whose names begin with `every_interleaving`; a whole store
 //! has too many. There is no time: a wait with a deadline lets the others go first, and is over.
 
+#![expect(clippy::unused_self, reason = "the surface of locks that know time")]
+
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};

@@ -130,13 +130,17 @@ impl Condvar {
     pub(crate) fn notify_one(&self) {
         step();
         let first = self.parked.lock().pop_front();
-        first.iter().for_each(|parked| parked.notify());
+        if let Some(parked) = first {
+            parked.notify();
+        }
     }
 
     pub(crate) fn notify_all(&self) {
         step();
         let all = std::mem::take(&mut *self.parked.lock());
-        all.iter().for_each(|parked| parked.notify());
+        for parked in all {
+            parked.notify();
+        }
     }
 
     fn park(&self) -> Arc<Parked> {

@@ -37,7 +37,9 @@ fn every_interleaving_of_an_outcome_with_threads_ends_their_waits() {
             start(move || assert!(matches!(cell.wait(None), Some(Ok(())))))
         });
         cell.settle(Ok(()));
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }
 
