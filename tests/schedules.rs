@@ -4,10 +4,10 @@
 //! RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release --test schedules
 //! ```
 //!
-//! Each scenario runs under `JUSTONCE_SCHEDULES` schedules, long ones under a sixteenth of them:
-//! half chosen at random step by step, half by priorities that change at a few steps (PCT). A thread that nobody wakes is a
-//! deadlock, and that fails. A failure shows the schedule it came from and its seed;
-//! `SHUTTLE_RANDOM_SEED` runs the same schedules again.
+//! Each scenario runs under `JUSTONCE_SCHEDULES` schedules, a long one under a sixteenth of them:
+//! half chosen at random step by step, half by priorities that change at a few steps (PCT). A
+//! thread that nobody wakes is a deadlock, and that fails. A failure shows the schedule it came
+//! from and its seed; `SHUTTLE_RANDOM_SEED` runs the same schedules again.
 
 #![cfg(shuttle)]
 #![allow(clippy::allow_attributes, reason = "lints that fire in some helpers only")]
@@ -40,7 +40,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Schedules of each scenario, where `JUSTONCE_SCHEDULES` does not say.
-const SCHEDULES: usize = 3_000;
+const SCHEDULES: usize = 2_000;
 
 /// A schedule that takes more goes round in circles.
 const MAX_STEPS: usize = 50_000;
@@ -116,7 +116,7 @@ fn tasks_that_claim_are_woken_though_no_thread_waits() {
 fn threads_and_tasks_that_wait_for_a_flight_are_all_told_its_end() {
     explore(|| {
         let world = World::new(|options| options);
-        let ticket = world.claim("k").unwrap().new();
+        let ticket = world.new_ticket("k");
         let Claim::InFlight(flight) = world.claim("k").unwrap() else { panic!("not in flight") };
         let in_thread = flight.clone();
         let thread = spawn(move || in_thread.wait(HOUR).unwrap());
@@ -135,7 +135,7 @@ fn threads_and_tasks_that_wait_for_a_flight_are_all_told_its_end() {
 fn of_many_who_wait_one_takes_over_from_an_owner_that_gives_up() {
     explore(|| {
         let world = World::new(|options| options);
-        let ticket = world.claim("k").unwrap().new();
+        let ticket = world.new_ticket("k");
         let end = if thread_rng().r#gen() { End::Drop } else { End::Release };
         let mut threads: Vec<_> = ["a", "b"]
             .map(|name| world.start(move |world| world.work("k", name, End::Complete)))
@@ -151,7 +151,7 @@ fn of_many_who_wait_one_takes_over_from_an_owner_that_gives_up() {
 fn an_owner_past_its_lease_and_whoever_takes_over_store_one_reply() {
     explore(|| {
         let world = World::new(|options| options.lease(MINUTE));
-        let ticket = world.claim("k").unwrap().new();
+        let ticket = world.new_ticket("k");
         let owner = world.start(|world| {
             let renewed = ticket.renew(MINUTE).wait();
             let completed = world.completed(ticket, "the first");
@@ -175,7 +175,7 @@ fn an_owner_past_its_lease_and_whoever_takes_over_store_one_reply() {
 fn a_lease_that_runs_out_wakes_whoever_waits() {
     explore(|| {
         let world = World::new(|options| options.lease(MINUTE));
-        let _kept = world.claim("k").unwrap().new();
+        let _kept = world.new_ticket("k");
         let waiters: Vec<_> = ["a", "b"]
             .map(|name| world.start(move |world| world.work("k", name, End::Complete)))
             .into();
@@ -283,7 +283,7 @@ fn claims_of_many_at_once_share_their_keys_out() {
 fn a_ticket_that_is_handed_on_is_not_owned_twice() {
     explore(|| {
         let world = World::new(|options| options.lease(MINUTE));
-        let token = world.claim("k").unwrap().new().detach();
+        let token = world.new_ticket("k").detach();
         let threads = ["a", "b"].map(|name| {
             let token = token.clone();
             world.start(move |world| {
@@ -314,7 +314,7 @@ fn a_ticket_that_is_handed_on_is_not_owned_twice() {
 fn a_forgotten_operation_begins_a_life_of_its_own() {
     explore(|| {
         let world = World::new(|options| options);
-        let ticket = world.claim("k").unwrap().new();
+        let ticket = world.new_ticket("k");
         let owner = world.start(|world| world.end(ticket, "the first", End::Complete));
         let forgets = world.start(|world| {
             assert!(world.store.forget_forced("acme", "k").wait().unwrap());
@@ -395,7 +395,7 @@ fn after_a_failed_commit_everyone_is_told_and_what_was_acknowledged_is_there() {
 fn a_waker_may_drop_the_last_handle() {
     explore(|| {
         let world = World::new(|options| options);
-        let ticket = world.claim("k").unwrap().new();
+        let ticket = world.new_ticket("k");
         let Claim::InFlight(flight) = world.claim("k").unwrap() else { panic!("not in flight") };
         let last =
             Arc::new(LastHandle { store: Mutex::new(Some(world.store)), ..LastHandle::default() });
@@ -564,6 +564,11 @@ impl World {
         Ok(claim)
     }
 
+    fn new_ticket(&self, key: &str) -> Ticket {
+        let Claim::New(ticket) = self.claim(key).unwrap() else { panic!("not new") };
+        ticket
+    }
+
     /// Claims, waits, and ends as owner or with the reply.
     fn work(&self, key: &str, name: &'static str, end: End) {
         match self.store.claim_or_wait(op(key), HOUR).wait().unwrap() {
@@ -706,18 +711,6 @@ impl World {
     /// Nobody waits any more.
     fn is_quiet(&self) {
         assert_eq!(self.store.stats().waiters, 0);
-    }
-}
-
-trait Owned {
-    fn new(self) -> Ticket;
-}
-
-impl Owned for Claim {
-    #[track_caller]
-    fn new(self) -> Ticket {
-        let Claim::New(ticket) = self else { panic!("not new: {self:?}") };
-        ticket
     }
 }
 

@@ -3,11 +3,15 @@
 //! For the model tests of single cells, whose names begin with `every_interleaving`; a whole store
 //! has too many. There is no time: a wait with a deadline lets the others go first, and is over.
 
+#![expect(clippy::unused_self, reason = "the surface of locks that know time")]
+
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 pub(crate) use ::loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+#[cfg(test)]
+pub(crate) use ::loom::thread::spawn as start;
 pub(crate) use ::loom::thread::{JoinHandle, ThreadId, yield_now};
 
 use super::Ordering;
@@ -73,10 +77,7 @@ impl Condvar {
         guard: &mut MutexGuard<'_, T>,
         _deadline: Instant,
     ) -> WaitTimeoutResult {
-        guard.held = None;
-        yield_now();
-        guard.held = Some(guard.mutex.held());
-        WaitTimeoutResult
+        self.wait_for(guard, Duration::ZERO)
     }
 
     pub(crate) fn wait_for<T>(
@@ -84,7 +85,10 @@ impl Condvar {
         guard: &mut MutexGuard<'_, T>,
         _patience: Duration,
     ) -> WaitTimeoutResult {
-        self.wait_until(guard, crate::clock::instant())
+        guard.held = None;
+        yield_now();
+        guard.held = Some(guard.mutex.held());
+        WaitTimeoutResult
     }
 
     pub(crate) fn notify_one(&self) {

@@ -1,8 +1,8 @@
 //! Locks, atomics and threads: the one place they come from.
 //!
 //! Everything that orders two threads is named here, so that a schedule explorer can take the
-//! place of the operating system by swapping this module alone: [`system`](self) in a build that
-//! is used, `shuttle` with `--cfg shuttle`, `loom` with `--cfg loom`. All have the surface of
+//! place of the operating system by swapping this module alone: `system` is what is used, `shuttle`
+//! stands in for it with `--cfg shuttle`, `loom` with `--cfg loom`. All have the surface of
 //! `parking_lot`'s locks.
 //!
 //! Lock order, outermost first: batch gate → shard → the background thread's orders → queue →

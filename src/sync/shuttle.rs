@@ -111,6 +111,14 @@ impl Condvar {
         guard: &mut MutexGuard<'_, T>,
         _deadline: Instant,
     ) -> WaitTimeoutResult {
+        self.wait_for(guard, Duration::ZERO)
+    }
+
+    pub(crate) fn wait_for<T>(
+        &self,
+        guard: &mut MutexGuard<'_, T>,
+        _patience: Duration,
+    ) -> WaitTimeoutResult {
         let parked = self.park();
         guard.unlocked(|| {
             (0..PATIENCE).take_while(|_| !parked.0.lock().notified).for_each(|_| yield_now());
@@ -119,24 +127,20 @@ impl Condvar {
         WaitTimeoutResult { timed_out: !parked.0.lock().notified }
     }
 
-    pub(crate) fn wait_for<T>(
-        &self,
-        guard: &mut MutexGuard<'_, T>,
-        _patience: Duration,
-    ) -> WaitTimeoutResult {
-        self.wait_until(guard, crate::clock::instant())
-    }
-
     pub(crate) fn notify_one(&self) {
         step();
         let first = self.parked.lock().pop_front();
-        first.iter().for_each(|parked| parked.notify());
+        if let Some(parked) = first {
+            parked.notify();
+        }
     }
 
     pub(crate) fn notify_all(&self) {
         step();
         let all = std::mem::take(&mut *self.parked.lock());
-        all.iter().for_each(|parked| parked.notify());
+        for parked in all {
+            parked.notify();
+        }
     }
 
     fn park(&self) -> Arc<Parked> {

@@ -8,11 +8,10 @@
 use std::task::Wake;
 
 use ::loom::model;
-use ::loom::thread::spawn;
 
 use super::*;
 use crate::clock::instant;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, start};
 
 /// A task: counts how often it is woken.
 #[derive(Debug, Default)]
@@ -35,10 +34,12 @@ fn every_interleaving_of_an_outcome_with_threads_ends_their_waits() {
         let cell = Arc::new(BatchCell::default());
         let threads = [(); 2].map(|()| {
             let cell = Arc::clone(&cell);
-            spawn(move || assert!(matches!(cell.wait(None), Some(Ok(())))))
+            start(move || assert!(matches!(cell.wait(None), Some(Ok(())))))
         });
         cell.settle(Ok(()));
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }
 
@@ -48,7 +49,7 @@ fn every_interleaving_of_an_outcome_with_a_wait_in_time_shows_it_or_nothing() {
         let cell = Arc::new(BatchCell::default());
         let thread = {
             let cell = Arc::clone(&cell);
-            spawn(move || assert!(matches!(cell.wait(Some(instant())), None | Some(Ok(())))))
+            start(move || assert!(matches!(cell.wait(Some(instant())), None | Some(Ok(())))))
         };
         cell.settle(Ok(()));
         thread.join().unwrap();
@@ -62,7 +63,7 @@ fn every_interleaving_of_an_outcome_with_tasks_shows_it_or_wakes_them() {
         let cell = Arc::new(BatchCell::default());
         let tasks = [(); 2].map(|()| {
             let cell = Arc::clone(&cell);
-            spawn(move || {
+            start(move || {
                 let ((task, waker), mut known) = (task(), None);
                 let shown = cell.poll(&waker, &mut known).is_some();
                 (task, shown)
@@ -83,7 +84,7 @@ fn every_interleaving_of_an_outcome_with_one_to_be_notified_wakes_it_once() {
         let (task, waker) = task();
         let thread = {
             let cell = Arc::clone(&cell);
-            spawn(move || cell.notify(waker))
+            start(move || cell.notify(waker))
         };
         cell.settle(Ok(()));
         thread.join().unwrap();
@@ -97,7 +98,7 @@ fn every_interleaving_of_two_outcomes_shows_all_the_same() {
         let cell = Arc::new(BatchCell::default());
         let threads = [Ok(()), Err(Error::closed())].map(|outcome| {
             let cell = Arc::clone(&cell);
-            spawn(move || {
+            start(move || {
                 cell.settle(outcome);
                 cell.outcome().unwrap().is_ok()
             })
@@ -113,7 +114,7 @@ fn every_interleaving_of_an_offer_with_one_who_leaves_reaches_one_who_stays() {
         let cell = Arc::new(BatchCell::default());
         let leaves = {
             let cell = Arc::clone(&cell);
-            spawn(move || {
+            start(move || {
                 let woken = cell.enter().park(Some(instant()));
                 if let Woken::Offered = woken {
                     cell.settle(Ok(()));
@@ -122,7 +123,7 @@ fn every_interleaving_of_an_offer_with_one_who_leaves_reaches_one_who_stays() {
         };
         let stays = {
             let cell = Arc::clone(&cell);
-            spawn(move || drop(cell.enter().park(None)))
+            start(move || drop(cell.enter().park(None)))
         };
         if cell.offer() != Offer::ToThread {
             cell.settle(Ok(()));
