@@ -84,6 +84,7 @@ struct Key {
 #[derive(Debug, Clone)]
 struct Life {
     request: RequestId,
+    first_fence: u64,
     fence: u64,
     attempt: u32,
     state: State,
@@ -127,7 +128,7 @@ impl Key {
             (life @ None, &Answer::New(request, fence)) => {
                 let is_later = fence > self.last_fence;
                 self.last_fence = fence;
-                *life = Some(Life { request, fence, attempt: 1, state: OWNED });
+                *life = Some(Life { request, first_fence: fence, fence, attempt: 1, state: OWNED });
                 is_later
             }
             (Some(life), &Answer::Resumed { request, fence, attempt, why }) => {
@@ -136,7 +137,7 @@ impl Key {
                     && life.attempt + 1 == attempt
                     && fence > self.last_fence;
                 self.last_fence = fence;
-                *life = Life { request, fence, attempt, state: OWNED };
+                *life = Life { fence, attempt, state: OWNED, ..*life };
                 is_right
             }
             (Some(life), &Answer::InFlight { request, attempt }) => {
@@ -176,6 +177,8 @@ impl Key {
     fn attached(&mut self, of: u64, answer: &Answer) -> bool {
         match &mut self.life {
             None => *answer == Answer::Refused(ErrorKind::Gone),
+            // A ticket of an earlier life.
+            Some(life) if of < life.first_fence => *answer == Answer::Refused(ErrorKind::Gone),
             Some(Life { fence, state: State::Owned { dropped, .. }, .. }) if *fence == of => {
                 *dropped = false;
                 *answer == Answer::Done
@@ -242,8 +245,11 @@ impl SequentialSpec for Key {
 struct History {
     keys: Vec<Mutex<LinearizabilityTester<usize, Key>>>,
     /// Detached tickets by key, which anyone may take up, more than once.
-    tokens: Vec<Mutex<Vec<(Vec<u8>, u64)>>>,
+    tokens: Vec<Mutex<Vec<Token>>>,
 }
+
+/// A detached ticket, and its fence.
+type Token = (Vec<u8>, u64);
 
 /// One of the threads.
 struct Actor<'a> {
@@ -438,7 +444,7 @@ impl Random {
 
 fn one_history(seed: u64, shape: fn(Options) -> Options, broken: Option<Break>) {
     let mut random = Random(seed);
-    let (threads, keys) = (4 + random.below(5), 2 + random.below(3));
+    let (threads, keys) = (3 + random.below(2), 2 + random.below(3));
     let clock = ManualClock::new();
     let options = shape(Options::new().clock(&clock).lease(common::HOUR));
     let mut disk = FaultyDirectory::default();
@@ -476,11 +482,11 @@ fn one_history(seed: u64, shape: fn(Options) -> Options, broken: Option<Break>) 
     }
 }
 
-fn histories(share: u64, shape: fn(Options) -> Options, broken: Option<Break>) {
+fn histories(one_of: u64, shape: fn(Options) -> Options, broken: Option<Break>) {
     let times: u64 = std::env::var("JUSTONCE_SOAK").map_or(1, |times| times.parse().unwrap());
     let given = std::env::var("JUSTONCE_SEED").map(|seed| seed.parse().unwrap());
     let first = given.unwrap_or_else(|_| RandomState::new().build_hasher().finish());
-    for number in 0..HISTORIES / share * times {
+    for number in 0..HISTORIES / one_of * times {
         let seed = first.wrapping_add(number);
         eprintln!("history {number}, JUSTONCE_SEED={seed}");
         one_history(seed, shape, broken);

@@ -202,9 +202,8 @@ impl Engine {
 
     pub(crate) fn attach(self: &Arc<Self>, token: &[u8]) -> Result<Pending<Ticket>, Error> {
         let token = self.read_token(token)?;
-        let Some(seen) = self.table.look_up(token.operation, self.now())? else {
-            return Err(gone());
-        };
+        let picked_up = self.table.pick_up_ticket(token.operation, token.fence, self.now())?;
+        let Some(seen) = picked_up else { return Err(gone()) };
         let entry = Entry::new(seen.found.record.clone(), standing(&seen.found, &self.moment()));
         let entry =
             entry.filter(|entry| entry.request_id() == token.request_id).ok_or_else(gone)?;
@@ -213,7 +212,6 @@ impl Engine {
         {
             return Err(lease_lost());
         }
-        self.table.pick_up_ticket(token.operation, token.fence);
         let ticket = Ticket::new(self, &seen.found.record);
         Ok(Pending::resting_on(self.committer.to_await(seen.rests_on), ticket))
     }

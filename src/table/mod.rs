@@ -285,9 +285,21 @@ impl Table {
         }
     }
 
-    /// Takes back the mark of a dropped ticket: its owner is there again.
-    pub(crate) fn pick_up_ticket(&self, operation: OperationId, fence: u64) {
-        self.shard(operation).unmark_dropped(fence);
+    /// The newest record of an operation. Where it is the one of this fence, its owner is there
+    /// again, and the mark of a dropped ticket is taken back.
+    pub(crate) fn pick_up_ticket(
+        &self,
+        operation: OperationId,
+        fence: u64,
+        now: u64,
+    ) -> Result<Option<Seen>, Error> {
+        self.committer.check_open_at(now)?;
+        let mut shard = self.shard(operation);
+        let seen = self.find(&shard, operation)?;
+        if seen.as_ref().is_some_and(|seen| seen.found.record.fence == fence) {
+            shard.unmark_dropped(fence);
+        }
+        Ok(seen)
     }
 
     /// Wakes all who wait for operations, to see that the store has stopped.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use justonce::{
-    Claim, EntryState, Error, Filter, ManualClock, OnLapsed, Operation, Options, Owner, Reply,
-    RequestId, Store, Ticket,
+    Claim, EntryState, Error, ErrorKind, Filter, ManualClock, OnLapsed, Operation, Options, Owner,
+    Reply, RequestId, Store, Ticket,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
