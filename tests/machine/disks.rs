@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use justonce::{Claim, Durability, Error, ErrorKind, Options, Store};
 
@@ -38,7 +39,14 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        // A thread that closed a store may hold its lock file for a moment longer.
+        for _ in 0..100 {
+            let done = Command::new("umount").arg(&self.0).stderr(Stdio::null()).status();
+            if done.is_ok_and(|status| status.success()) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 }
 
