@@ -33,7 +33,8 @@ pub fn under<S: AsRef<OsStr>>(starter: &[S], test: &str, place: &Path) -> Comman
 pub fn run<S: AsRef<OsStr>>(program: &Path, starter: &[S], test: &str, place: &Path) -> Command {
     let mut words: Vec<OsString> = starter.iter().map(|word| word.as_ref().to_owned()).collect();
     words.push(program.into());
-    words.extend(["--exact", test, "--nocapture", "--test-threads=1"].map(OsString::from));
+    let how = ["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"];
+    words.extend(how.map(OsString::from));
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).env(PART, test).env(PLACE, place).stdout(Stdio::piped());
     command
