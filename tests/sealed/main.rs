@@ -610,6 +610,8 @@ fn a_read_that_goes_on_while_its_file_is_sealed_is_answered() {
     const CLAIMS: usize = 300;
     // One row in a page each, so that a row is found by way of several pages of the disk.
     let world = World::on_faulty_disk(|options| options.cache_bytes(0));
+    // Which the claims go to, and to no other that is made in haste.
+    eventually("the first file is ready", || world.store.stats().generations == 1);
     let claims: Vec<_> =
         (0..CLAIMS).map(|number| world.store.claim(op(&number.to_string()))).collect();
     for claim in claims {
