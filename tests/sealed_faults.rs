@@ -158,6 +158,8 @@ fn sealed_store(clock: &ManualClock) -> FaultyDirectory {
     let directory = FaultyDirectory::default();
     let options = || Options::new().clock(clock).generation_bytes(2 << 10);
     let store = options().open_in(Arc::new(directory.clone())).unwrap();
+    // Or the first records may go to a second one, and it stays empty.
+    eventually("the first file is ready", || store.stats().generations == 1);
     for number in 0..KEYS {
         let ticket = store.claim(op(&number.to_string())).wait().unwrap().new();
         ticket.complete(Reply::new(number.to_string())).wait().unwrap();
