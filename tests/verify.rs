@@ -34,6 +34,7 @@ fn open(disk: &FaultyDirectory, clock: &ManualClock) -> Store {
 fn sealed_store() -> (Store, FaultyDirectory, ManualClock) {
     let (disk, clock) = (FaultyDirectory::default(), ManualClock::new());
     let store = open(&disk, &clock);
+    eventually("the first file is ready", || store.stats().generations == 1);
     let keys = || (0..KEYS).map(|number| number.to_string());
     let claims: Vec<_> = keys().map(|key| store.claim(op(&key))).collect();
     let replied = claims.into_iter().zip(keys()).map(|(claim, key)| {
@@ -177,6 +178,7 @@ fn a_damaged_record_of_an_open_file_is_named_with_its_row() {
     let (disk, clock) = (FaultyDirectory::default(), ManualClock::new());
     let options = Options::new().clock(&clock).cache_bytes(0);
     let store = options.open_in(Arc::new(disk.clone())).unwrap();
+    eventually("the first file is ready", || store.stats().generations == 1);
     let body = b"a reply that is found by its bytes";
     store.claim(op("k")).wait().unwrap().new().complete(&body[..]).wait().unwrap();
     let others: Vec<_> = (0..300).map(|n| store.record_once(op(&n.to_string()))).collect();
