@@ -326,15 +326,15 @@ impl Store {
     pub fn stats(&self) -> Stats {
         let engine = self.engine();
         let generations = engine.generations.all();
-        let (claims, records_live) = engine.table.counts();
+        let (claims, in_memory) = engine.table.counts();
+        let sealed = || generations.iter().filter(|of| of.is_seal_listed());
         Stats {
             claims,
             commits: engine.committer.figures(),
-            records_live: records_live
-                + generations.iter().map(|of| of.sealed_entries()).sum::<u64>(),
+            records_live: in_memory + sealed().map(|of| of.sealed_entries()).sum::<u64>(),
             unanswered: generations.iter().map(|of| of.unanswered_count()).sum(),
             generations: generations.len(),
-            sealed_generations: generations.iter().filter(|of| of.is_sealed()).count(),
+            sealed_generations: sealed().count(),
             queued_bytes: engine.committer.queued_bytes(),
             waiters: engine.table.waiting(),
             clock_skew: engine.clock.skew(),
@@ -442,7 +442,7 @@ pub struct Stats {
     pub unanswered: u64,
     /// Generations, the spare one included: one file each.
     pub generations: usize,
-    /// Those of them that are sealed: their index is in the file.
+    /// Those of them that are sealed: their index is in the file, which the manifest lists so.
     pub sealed_generations: usize,
     /// Bytes of records that wait to be committed.
     pub queued_bytes: usize,

@@ -225,7 +225,7 @@ fn a_damaged_manifest_is_named() {
             }
         });
         assert_found(&store, &["store.redb"]);
-        damage(&disk, "store.redb", |now| now.copy_from_slice(&bytes));
+        damage(&disk, "store.redb", |now| now.clone_from(&bytes));
     }
     assert!(verified(&store).is_sound(), "it is as it was");
 }

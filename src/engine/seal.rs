@@ -49,6 +49,7 @@ impl Engine {
         for (shard, summary) in (0..=u8::MAX).zip(summaries) {
             self.table.seal(shard, generation, summary);
         }
+        generation.set_seal_listed();
         Ok(())
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Generation {
     epochs: Mutex<Vec<(u32, u32)>>,
     /// Read-only from here on: set once its index is in the file.
     sealed: OnceLock<Sealed>,
+    /// The manifest lists it as sealed, and its operations are found through its file's index.
+    seal_listed: AtomicBool,
     /// Some shard's index is full: time to rotate.
     crowded: AtomicBool,
     retired: AtomicBool,
@@ -84,6 +86,7 @@ impl Generation {
             last_change: AtomicU64::new(0),
             epochs: Mutex::default(),
             sealed: OnceLock::new(),
+            seal_listed: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
@@ -125,6 +128,7 @@ impl Generation {
             last_change: AtomicU64::new(last_change),
             epochs: Mutex::new(epochs),
             unanswered: Mutex::new(unanswered),
+            seal_listed: AtomicBool::new(true),
             ..Generation::unmade(listed.id)
         };
         let view = generation.read_from(file)?;
@@ -171,6 +175,15 @@ impl Generation {
 
     pub(crate) fn is_sealed(&self) -> bool {
         self.sealed.get().is_some()
+    }
+
+    /// Notes that nothing is left to be done to have it sealed.
+    pub(crate) fn set_seal_listed(&self) {
+        self.seal_listed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_seal_listed(&self) -> bool {
+        self.seal_listed.load(Ordering::Acquire)
     }
 
     /// What the file of a sealed generation says of one shard. Reads the disk.
