@@ -349,7 +349,7 @@ fn collect(recorder: &Snapshotter, store: &str, figures: &mut Figures) {
 
 /// Holds what a recorder saw to what the store says itself.
 #[track_caller]
-#[allow(clippy::cast_precision_loss, reason = "small numbers")]
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn compare(figures: &Figures, stats: &Stats) {
     let claims = &stats.claims;
     for (answer, count) in [
