@@ -60,9 +60,12 @@ mod engine;
 mod error;
 mod generation;
 mod identity;
+mod observe;
 mod operation;
 mod options;
 mod pending;
+#[cfg(feature = "metrics")]
+mod publish;
 mod record;
 mod storage;
 mod store;

@@ -7,6 +7,7 @@ use crate::clock::{ManualClock, Source};
 use crate::commit::{Durability, Limits};
 use crate::engine::{self, EngineOptions};
 use crate::error::{Error, ErrorKind};
+use crate::observe::Settings;
 use crate::operation::{Defaults, checked_duration};
 use crate::record::WindowFrom;
 use crate::storage::{Directory, Disk, Memory};
@@ -82,6 +83,7 @@ pub struct Options {
     clock: Source,
     tag_mask: u32,
     verify: bool,
+    observed: Settings,
 }
 
 impl Options {
@@ -102,6 +104,7 @@ impl Options {
             clock: Source::default(),
             tag_mask: u32::MAX,
             verify: false,
+            observed: Settings::new(),
         }
     }
 
@@ -194,6 +197,27 @@ impl Options {
         self
     }
 
+    /// What events and metrics call this store: the field and label `store`. The last part of its
+    /// path where nothing is said, `memory` for one in memory. Name each, where a process has
+    /// several; nothing personal, for it is shown wherever logs and metrics go.
+    ///
+    /// With the feature `tracing` or `metrics`.
+    #[cfg(any(feature = "tracing", feature = "metrics"))]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.observed.name = Some(name.into());
+        self
+    }
+
+    /// From when on a commit is told of as a `slow_commit`: 250 ms where nothing is said. Zero
+    /// tells of each.
+    ///
+    /// With the feature `tracing`.
+    #[cfg(feature = "tracing")]
+    pub fn slow_commit(mut self, from: Duration) -> Self {
+        self.observed.slow_commit = from;
+        self
+    }
+
     /// Opens the store in a directory, which is made if it is absent. Blocks: it reads back what
     /// is remembered, 0.8 s a million records on a 2-core machine.
     ///
@@ -202,8 +226,9 @@ impl Options {
     /// [`NotAStore`](crate::ErrorKind::NotAStore), [`Io`](crate::ErrorKind::Io),
     /// [`Incompatible`](crate::ErrorKind::Incompatible), [`Corrupt`](crate::ErrorKind::Corrupt),
     /// each naming the path; [`Invalid`](crate::ErrorKind::Invalid) naming the option.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Store, Error> {
+    pub fn open(mut self, path: impl AsRef<Path>) -> Result<Store, Error> {
         let path = path.as_ref();
+        self.observed.name_after(path);
         self.check()?;
         let disk = Disk::at(path).map_err(|error| {
             if error.kind() == std::io::ErrorKind::NotADirectory {
@@ -248,6 +273,7 @@ impl Options {
             index: IndexLimits { entries_per_shard: self.index_entries, tag_mask: self.tag_mask },
             clock: self.clock,
             verify: self.verify,
+            observer: self.observed.observer(),
         };
         engine::open(directory, options).map(Store::over)
     }

@@ -60,7 +60,7 @@ impl Store {
         Store(Arc::new(Handle(engine)))
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.0.0
     }
 
@@ -337,6 +337,7 @@ impl Store {
             sealed_generations: sealed().count(),
             queued_bytes: engine.committer.queued_bytes(),
             waiters: engine.table.waiting(),
+            poisoned: engine.committer.poisoned_by().is_some(),
             clock_skew: engine.clock.skew(),
         }
     }
@@ -448,6 +449,8 @@ pub struct Stats {
     pub queued_bytes: usize,
     /// Threads and tasks that wait for operations.
     pub waiters: usize,
+    /// A commit has failed: the store takes no more writes until it is opened again.
+    pub poisoned: bool,
     /// How far the wall clock stood behind the store's last written time when it was opened;
     /// zero in good order.
     pub clock_skew: Duration,

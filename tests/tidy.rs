@@ -13,13 +13,13 @@ use std::path::Path;
 const LAYERS: &[&[&str]] = &[
     &["sync"],
     &["error"],
-    &["clock", "identity"],
+    &["clock", "identity", "observe"],
     &["record"],
     &["storage"],
     &["generation"],
     &["commit"],
     &["table"],
-    &["engine", "operation", "claim", "pending", "options", "store", "verify"],
+    &["engine", "operation", "claim", "pending", "options", "publish", "store", "verify"],
 ];
 
 /// What a lower layer may know of a higher one: an error gives a ticket back to its owner.
@@ -45,6 +45,7 @@ const AT_HOME: &[(&str, &str)] = &[
     ("Instant::now", "src/clock.rs"),
     ("redb::", "src/storage/"),
     ("bincode", "src/record/codec.rs"),
+    ("tracing::", "src/observe/"),
 ];
 
 /// An `Arc` orders no threads.

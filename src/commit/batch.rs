@@ -7,11 +7,12 @@
 mod interleavings;
 
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Committer;
 use crate::error::Error;
 use crate::generation::Generation;
+use crate::observe::{Begun, Told};
 use crate::record::codec::Draft;
 use crate::record::{Position, Record};
 use crate::storage::Opening;
@@ -97,6 +98,15 @@ impl Batch {
             self.bytes += part.arena.len() - before;
             self.rows += 1;
         }
+    }
+
+    /// The generations that were begun with it.
+    pub(super) fn begun(&self) -> impl Iterator<Item = Begun> {
+        let begun = self.parts.iter().filter_map(|part| Some((part.generation.id, part.opening?)));
+        begun.map(|(generation, opening)| {
+            let takes_for = Duration::from_millis(opening.lane.rotation_millis());
+            Begun { generation, takes_for }
+        })
     }
 
     /// The bytes of a row, if this batch has it.
@@ -258,11 +268,12 @@ impl BatchCell {
 
     /// Sets the outcome and wakes everyone.
     pub(crate) fn settle(&self, outcome: Result<(), Error>) {
-        self.settle_threads(outcome).wake();
+        self.settle_threads(outcome, Told::default()).wake();
     }
 
-    /// Sets the outcome and wakes the threads. The tasks are the caller's to wake.
-    pub(super) fn settle_threads(&self, outcome: Result<(), Error>) -> Tasks {
+    /// Sets the outcome and wakes the threads. The tasks are the caller's to wake, and whoever looks
+    /// at commits is to be told then.
+    pub(super) fn settle_threads(&self, outcome: Result<(), Error>, told: Told) -> Tasks {
         let wakers = {
             let mut state = self.state.lock();
             if self.outcome.set(outcome).is_err() {
@@ -271,7 +282,7 @@ impl BatchCell {
             std::mem::take(&mut state.wakers)
         };
         self.changed.notify_all();
-        Tasks(wakers)
+        Tasks(wakers, told)
     }
 
     /// Counts the calling thread among those who wait, from before it looks for the role.
@@ -299,11 +310,12 @@ impl BatchCell {
 /// caller's code, and may drop the store.
 #[derive(Debug, Default)]
 #[must_use = "tasks sleep until they are woken"]
-pub(super) struct Tasks(Vec<Waker>);
+pub(super) struct Tasks(Vec<Waker>, Told);
 
 impl Tasks {
     pub(super) fn wake(self) {
         self.0.into_iter().for_each(sync::wake);
+        self.1.tell();
     }
 }
 

@@ -34,6 +34,7 @@ use std::time::Duration;
 use crate::clock::StoreClock;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Generation, Generations};
+use crate::observe::{Event, Observer};
 use crate::record::codec::{self, Draft};
 use crate::record::{Position, Record};
 use crate::storage::{Marks, Storage};
@@ -75,6 +76,7 @@ pub(crate) struct Committer {
     clock: Arc<StoreClock>,
     durability: Durability,
     figures: Figures,
+    pub(crate) observer: Observer,
     /// The process that opened the store: a forked child must not write to its files.
     process: u32,
     /// When it was last seen not to be one.
@@ -108,6 +110,7 @@ impl Committer {
         storage: Arc<Storage>,
         generations: Arc<Generations>,
         clock: Arc<StoreClock>,
+        observer: Observer,
     ) -> Arc<Self> {
         let durability = start.durability;
         Arc::new_cyclic(|committer| Committer {
@@ -121,6 +124,7 @@ impl Committer {
             clock,
             durability,
             figures: Figures::default(),
+            observer,
             process: std::process::id(),
             seen_in_own_process: AtomicU64::new(u64::MAX),
             hooks: OnceLock::new(),
@@ -336,6 +340,7 @@ impl Committer {
         }
         filling.cell.settle(untried);
         self.stopped();
+        self.observer.tell(Event::Poisoned { cause });
     }
 
     fn stopped(&self) {

@@ -7,6 +7,7 @@ use super::Committer;
 use super::batch::{Batch, BatchCell, Offer, Tasks};
 use crate::clock::instant;
 use crate::error::{Error, ErrorKind};
+use crate::observe::{Span, Told};
 use crate::storage::Rows;
 use crate::sync::{Arc, Ordering, yield_now};
 
@@ -78,9 +79,12 @@ impl Role<'_> {
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
         let cause = match written {
             Ok(Ok(())) => {
-                committer.figures.committed(batch.rows, batch.bytes, started.elapsed());
+                let took = started.elapsed();
+                committer.figures.committed(batch.rows, batch.bytes, took);
                 let begun_or_frozen = committer.queue.lock().settled(&batch);
-                let tasks = batch.cell.settle_threads(Ok(()));
+                let told =
+                    committer.observer.committed(batch.rows, batch.bytes, took, batch.begun());
+                let tasks = batch.cell.settle_threads(Ok(()), told);
                 if let Some(hooks) = committer.hooks.get().filter(|_| begun_or_frozen) {
                     hooks.begun.wake_by_ref();
                 }
@@ -88,7 +92,7 @@ impl Role<'_> {
             }
             Ok(Err(cause)) if cfg!(planted = "unpoisoned") => {
                 committer.queue.lock().settled(&batch);
-                return Some(batch.cell.settle_threads(Err(cause)));
+                return Some(batch.cell.settle_threads(Err(cause), Told::default()));
             }
             Ok(Err(cause)) => cause,
             Err(_) => Error::new(ErrorKind::Unknown, "the committer panicked"),
@@ -100,6 +104,8 @@ impl Role<'_> {
 
     fn write(&self, batch: &Arc<Batch>) -> Result<(), Error> {
         let committer = self.committer;
+        let _span =
+            committer.observer.span(Span::Commit { records: batch.rows, bytes: batch.bytes });
         committer.check_process()?;
         committer.storage.check_in_place()?;
         let two_phase = committer.two_phase();

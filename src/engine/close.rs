@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::error::Error;
+use crate::observe::Event;
 use crate::pending::Pending;
 use crate::sync::{Arc, JoinHandle, ThreadId, this_thread};
 
@@ -48,6 +49,7 @@ impl Engine {
         }
         let outcome = self.close_files();
         self.storage.unlock();
+        self.committer.observer.tell(Event::Closed { outcome: &outcome });
         self.closed.settle(outcome);
     }
 

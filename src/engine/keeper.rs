@@ -11,6 +11,7 @@ use std::task::{Wake, Waker};
 
 use super::Engine;
 use crate::error::{Error, ErrorKind};
+use crate::observe::Event;
 use crate::sync::{Arc, Condvar, Mutex};
 
 #[derive(Debug, Default)]
@@ -97,6 +98,7 @@ impl Engine {
             self.generations.retire(generation.id);
             generation.close()?;
             self.storage.remove_generation(generation.id, self.committer.marks())?;
+            self.committer.observer.tell(Event::Retired { generation: generation.id });
         }
         Ok(())
     }

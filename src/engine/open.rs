@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use super::Engine;
 use super::close::Closing;
 use super::keeper::Keeper;
-use crate::clock::{Source, StoreClock, Timers};
+use crate::clock::{Source, StoreClock, Timers, instant};
 use crate::commit::{BatchCell, Committer, Durability, Hooks, Limits, Reopened, Start};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Generation, Generations};
 use crate::identity::SHARDS;
+use crate::observe::{Event, Observer, Opened, Span};
 use crate::operation::Defaults;
 use crate::storage::{Contents, Directory, Listed, LogFile, Marks, Opening, Place, Storage};
 use crate::sync::{self, Arc, Mutex};
@@ -33,9 +34,12 @@ pub(crate) struct Options {
     pub(crate) clock: Source,
     /// Whether sealed files are compared with their hashes.
     pub(crate) verify: bool,
+    pub(crate) observer: Observer,
 }
 
 pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Arc<Engine>, Error> {
+    let began = instant();
+    let _span = options.observer.span(Span::Open);
     let (storage, contents) = Storage::open(directory, options.cache_bytes)?;
     let shards = Shards::new(options.index);
     let generations = Arc::new(Generations::default());
@@ -75,8 +79,13 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
         limits: options.limits,
         durability: options.durability,
     };
-    let committer =
-        Committer::new(start, Arc::clone(&storage), Arc::clone(&generations), Arc::clone(&clock));
+    let committer = Committer::new(
+        start,
+        Arc::clone(&storage),
+        Arc::clone(&generations),
+        Arc::clone(&clock),
+        options.observer,
+    );
     let table = Arc::new(Table::new(shards, Arc::clone(&committer)));
     table.displace_older(&logs, &replayed, &generations)?;
     let keeper = Arc::new(Keeper::default());
@@ -114,6 +123,15 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
         closed: Arc::new(BatchCell::default()),
     });
     engine.start_threads().inspect_err(|_| engine.finish_close())?;
+    engine.committer.observer.tell(Event::Opened(Opened {
+        epoch,
+        clean: contents.clean,
+        generations: all.len(),
+        replayed_records: logs.iter().map(|of| u64::from(of.durable_rows())).sum(),
+        unanswered: all.iter().map(|of| of.unanswered_count()).sum(),
+        skew: engine.clock.skew(),
+        took: began.elapsed(),
+    }));
     Ok(engine)
 }
 

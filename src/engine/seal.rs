@@ -11,9 +11,11 @@
 //! is found through the index in memory.
 
 use super::Engine;
+use crate::clock::instant;
 use crate::error::Error;
 use crate::generation::{Generation, Summary};
 use crate::identity::SHARDS;
+use crate::observe::{Event, Span};
 use crate::sync::{Arc, yield_now};
 
 /// Entries written in one commit: 2 MB, so that no commit of a claim waits behind a long sync.
@@ -30,6 +32,8 @@ impl Engine {
     }
 
     fn seal(&self, generation: &Arc<Generation>) -> Result<(), Error> {
+        let began = instant();
+        let _span = self.committer.observer.span(Span::Seal { generation: generation.id });
         let Some(summaries) = self.write_index(generation)? else { return Ok(()) };
         self.storage.check_in_place()?;
         generation.turn_read_only(&self.storage.place)?;
@@ -50,6 +54,8 @@ impl Engine {
             self.table.seal(shard, generation, summary);
         }
         generation.set_seal_listed();
+        let (entries, took) = (generation.sealed_entries(), began.elapsed());
+        self.committer.observer.tell(Event::Sealed { generation: generation.id, entries, took });
         Ok(())
     }
 
