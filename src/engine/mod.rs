@@ -5,7 +5,9 @@
 //! [`open`] and [`close`], the housekeeping thread in [`keeper`] and [`seal`].
 
 mod close;
+mod guest;
 mod keeper;
+mod look;
 mod open;
 mod seal;
 mod token;
@@ -31,6 +33,8 @@ use crate::storage::Storage;
 use crate::sync::{Arc, Mutex};
 use crate::table::{Applied, Observed, Table, Waiter, Walk};
 use close::Closing;
+#[cfg(all(feature = "inspect", unix))]
+pub(crate) use guest::Guest;
 use keeper::Keeper;
 
 /// One open store.
