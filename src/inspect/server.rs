@@ -214,7 +214,7 @@ impl Served {
             let _listed = Listed { served: &served, number };
             let engine: &Arc<Engine> = guest.engine();
             let _lent = engine.lend_thread();
-            if let Ok(mut stream) = Stream::over(stream, &served) {
+            if let Ok(stream) = Stream::over(stream, &served) {
                 stream.converse(&guest);
             }
         });
@@ -239,6 +239,8 @@ struct Stream<'s> {
     served: &'s Served,
     stream: UnixStream,
     written: BufWriter<UnixStream>,
+    /// It took nothing for too long, or is gone.
+    is_let_go: bool,
 }
 
 impl<'s> Stream<'s> {
@@ -246,12 +248,12 @@ impl<'s> Stream<'s> {
         stream.set_nonblocking(false)?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let written = BufWriter::new(stream.try_clone()?);
-        Ok(Stream { served, stream, written })
+        Ok(Stream { served, stream, written, is_let_go: false })
     }
 
-    fn converse(&mut self, store: &Store) {
+    fn converse(mut self, store: &Store) {
         let answered = match self.question() {
-            Ok(Some(question)) => answer(store, &question, self),
+            Ok(Some(question)) => answer(store, &question, &mut self),
             Ok(None) => return,
             Err(error) => Err(error),
         };
@@ -259,7 +261,10 @@ impl<'s> Stream<'s> {
             // The last word; whoever does not take it has gone.
             let _ = self.tell(Answer::Error(Trouble::from(&error)));
         }
-        let _ = self.written.flush();
+        if self.is_let_go {
+            // Not written once more when it is dropped.
+            drop(self.written.into_parts());
+        }
     }
 
     /// The question; none where the asker has gone or is too slow.
@@ -290,10 +295,10 @@ impl<'s> Stream<'s> {
 
 impl Asker for Stream<'_> {
     fn tell(&mut self, answer: Answer) -> ControlFlow<()> {
-        if self.served.is_stopping() || self.write(&answer).is_err() {
-            return ControlFlow::Break(());
+        if !self.is_let_go {
+            self.is_let_go = self.served.is_stopping() || self.write(&answer).is_err();
         }
-        ControlFlow::Continue(())
+        if self.is_let_go { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn is_there(&mut self) -> bool {
