@@ -97,8 +97,8 @@ fn beside_a_service_it_shows_what_the_service_knows() {
     assert!(rows(&lapsed).iter().any(|row| row.contains("lapsed (dropped)")), "{}", lapsed.out);
 
     let stats = json(&path, &["stats"]);
-    assert_eq!((&stats[0]["claims"]["new"], &stats[0]["unanswered"]), (&3.into(), &2.into()));
-    assert!(rows(&run(&path, &["stats"])).contains(&"claims: new 3".to_owned()));
+    assert_eq!((&stats[0]["claims"]["new"], &stats[0]["unanswered"]), (&4.into(), &2.into()));
+    assert!(rows(&run(&path, &["stats"])).contains(&"claims: new 4".to_owned()));
     let verified = run(&path, &["verify"]);
     assert_eq!(verified.code, 0);
     assert!(verified.out.starts_with("sound: "), "{}", verified.out);
@@ -218,31 +218,31 @@ fn a_closed_store_is_shown_as_it_is_and_only_forgetting_changes_it() {
 
 #[test]
 fn damage_exits_with_1_and_names_the_file() {
-    let mut world = World::on_disk(|options| options.generation_bytes(1));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let store = Options::new().generation_bytes(1).open(path).unwrap();
     for key in 0..4 {
-        assert!(world.store.record_once(op(&key.to_string())).wait().unwrap());
+        assert!(store.record_once(op(&key.to_string())).wait().unwrap());
     }
-    eventually("a file is sealed", || world.sealed() >= 3);
-    world.reopen();
-    world.store.close().wait().unwrap();
-    let path = world.path();
+    eventually("files are sealed", || store.stats().sealed_generations >= 3);
+    store.close().wait().unwrap();
     let name = "00000001.redb";
     let mut bytes = std::fs::read(path.join(name)).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(path.join(name), bytes).unwrap();
-    let damaged = run(&path, &["verify"]);
+    let damaged = run(path, &["verify"]);
     assert_eq!(damaged.code, 1, "{}{}", damaged.out, damaged.err);
     assert!(damaged.out.contains("damaged: ") && damaged.out.contains(name), "{}", damaged.out);
-    let report = justonce(&path).args(["verify", "--json"]).output().unwrap();
+    let report = justonce(path).args(["verify", "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     assert_eq!(report["sound"], false);
 
     std::fs::remove_file(path.join(name)).unwrap();
-    let missing = run(&path, &["verify"]);
+    let missing = run(path, &["verify"]);
     assert_eq!(missing.code, 1, "{}{}", missing.out, missing.err);
     assert!(missing.out.contains(name), "{}", missing.out);
-    assert_eq!(run(&path, &["stats"]).code, 3);
+    assert_eq!(run(path, &["stats"]).code, 3);
 }
 
 #[test]

@@ -12,9 +12,8 @@ use crate::error::{Error, ErrorKind};
 /// Longest line of an answer: six bytes may stand for one of a body.
 const MAX_ANSWER_BYTES: u64 = 7 * MAX_BODY_BYTES as u64;
 
-/// Asks the service that has the store in a directory open, and serves it
-/// ([`serve`](super::serve)). `None` where nobody answers there: the store is closed, or its service
-/// does not serve it.
+/// Asks the service that has the store in a directory open, and [serves](super::serve) it. `None`
+/// where nobody answers there: the store is closed, or its service does not serve it.
 ///
 /// Blocks until the question is sent; each answer blocks until it is there.
 ///

@@ -222,6 +222,7 @@ impl From<&Trouble> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::MAX_NAME_BYTES;
     use proptest::prelude::*;
 
     proptest! {
@@ -240,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_longest_names_fit_into_a_question() {
-        let name = Octets::from(&[0u8; crate::MAX_NAME_BYTES][..]);
+        let name = Octets::from(&[0u8; MAX_NAME_BYTES][..]);
         let question = Question::History { project: name.clone(), key: name };
         let line = serde_json::to_vec(&Asked { version: VERSION, question }).unwrap();
         assert!((line.len() as u64) < MAX_QUESTION_BYTES, "{}", line.len());

@@ -1,7 +1,7 @@
 //! `justonce`: looks into a store, beside the service that has it open or on its own.
 //!
-//! What it exits with is in [`Outcome`] and [`Failure`], what it can be asked in [`arguments`], where
-//! answers come from in [`source`], how they look in [`show`].
+//! What it can be asked is in [`arguments`], where answers come from in [`source`], how they look
+//! in [`show`], what it exits with in [`outcome`].
 
 #[cfg(not(unix))]
 compile_error!("the program `justonce` asks services at Unix sockets: build it on Unix");
