@@ -274,7 +274,9 @@ fn a_reader_that_has_had_enough_is_no_error() {
     let _inspector = serve(&world.store).unwrap();
     let calls: Vec<_> =
         (0..5_000).map(|key| world.store.record_once(op(&key.to_string()))).collect();
-    calls.into_iter().for_each(|call| assert!(call.wait().unwrap()));
+    for call in calls {
+        assert!(call.wait().unwrap());
+    }
     let mut piped = justonce(&world.path());
     piped.arg("export").stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();

@@ -2,7 +2,7 @@
 
 #![cfg(all(feature = "inspect", unix))]
 #![allow(clippy::allow_attributes, reason = "lints that fire in some helpers only")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -13,13 +13,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use common::{ClaimExt, HOUR, World, eventually, op, with_store};
 use justonce::inspect::{Answer, EntryView, MAX_ASKERS, Octets, Question, StateView, ask, serve};
 use justonce::{
-    Claim, EntryState, Error, ErrorKind, GenerationState, Operation, Options, Store, Verify,
+    Claim, EntryState, Error, ErrorKind, GenerationState, Operation, Options, Store, Verify, Why,
 };
 
 const SOCKET: &str = "inspect.sock";
 
 fn asked(world: &World, question: &Question) -> Result<Vec<Answer>, Error> {
-    ask(world.path(), question)?.expect("the store is served").collect()
+    ask(world.path(), question)?.unwrap().collect()
 }
 
 fn entries(answers: Vec<Answer>) -> Vec<EntryView> {
@@ -41,7 +41,9 @@ fn scan(state: Option<StateView>) -> Question {
 fn completed(world: &World, keys: std::ops::Range<u32>) {
     let calls: Vec<_> =
         keys.map(|key| world.store.record_once(op(&format!("key-{key}")))).collect();
-    calls.into_iter().for_each(|call| assert!(call.wait().unwrap()));
+    for call in calls {
+        assert!(call.wait().unwrap());
+    }
 }
 
 #[test]
@@ -74,7 +76,7 @@ fn a_question_is_answered_with_what_the_store_would_say() {
 
     let project = Octets::Text("acme".into());
     let history = Question::History { project, key: Octets::Text("k".into()) };
-    let states: Vec<_> = entries(asked(&world, &history).unwrap())
+    let attempts: Vec<_> = entries(asked(&world, &history).unwrap())
         .iter()
         .map(|entry| (entry.attempt, entry.state, entry.reason.clone()))
         .collect();
@@ -84,7 +86,7 @@ fn a_question_is_answered_with_what_the_store_would_say() {
         (1, StateView::Released, Some("upstream is down".into())),
         (1, StateView::InFlight, None),
     ];
-    assert_eq!(states, expected);
+    assert_eq!(attempts, expected);
 
     let answers = asked(&world, &Question::Stats).unwrap();
     assert!(matches!(&answers[0], Answer::Stats(stats) if stats.claims.new == 2), "{answers:?}");
@@ -336,16 +338,14 @@ fn histories_tell_how_each_attempt_ended() {
             .iter()
             .map(|entry| (entry.attempt(), entry.state(), entry.prior().map(|of| of.why())))
             .collect();
-        use EntryState::{Completed, InFlight, Lapsed, Released};
-        use justonce::Why;
         let expected = [
-            (4, Completed, None),
-            (4, InFlight, None),
-            (3, Released, Some(Why::Released)),
-            (3, InFlight, None),
-            (2, Lapsed, Some(Why::Lease)),
-            (1, Lapsed, Some(Why::Dropped)),
-            (1, InFlight, None),
+            (4, EntryState::Completed, None),
+            (4, EntryState::InFlight, None),
+            (3, EntryState::Released, Some(Why::Released)),
+            (3, EntryState::InFlight, None),
+            (2, EntryState::Lapsed, Some(Why::Lease)),
+            (1, EntryState::Lapsed, Some(Why::Dropped)),
+            (1, EntryState::InFlight, None),
         ];
         assert_eq!(told, expected);
         let id = history[0].request_id();
@@ -365,7 +365,7 @@ fn a_restart_shows_in_the_history() {
     ticket.complete("done").wait().unwrap();
     let history = world.store.history("acme", "k").wait().unwrap();
     let first = history.last().unwrap();
-    assert_eq!(first.prior().map(|of| of.why()), Some(justonce::Why::Restart));
+    assert_eq!(first.prior().map(|of| of.why()), Some(Why::Restart));
     assert_eq!(history.len(), 3);
 }
 
@@ -388,7 +388,9 @@ fn a_history_has_an_end() {
     let ticket = world.claim(op("k")).new();
     let renewals = justonce::MAX_HISTORY_ENTRIES + 10;
     let renewals: Vec<_> = (0..renewals).map(|_| ticket.renew(HOUR)).collect();
-    renewals.into_iter().for_each(|renewal| renewal.wait().unwrap());
+    for renewal in renewals {
+        renewal.wait().unwrap();
+    }
     let history = world.store.history("acme", "k").wait().unwrap();
     assert_eq!(history.len(), justonce::MAX_HISTORY_ENTRIES);
 }

@@ -175,9 +175,15 @@ impl From<&[u8]> for Octets {
     fn from(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Octets::Text(text.to_owned()),
-            Err(_) => Octets::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() },
+            Err(_) => Octets::Hex { hex: bytes.iter().flat_map(digits).collect() },
         }
     }
+}
+
+/// The two digits of a byte.
+fn digits(byte: &u8) -> impl Iterator<Item = char> {
+    let digit = |of: u8| char::from_digit(u32::from(of), 16);
+    [digit(byte >> 4), digit(byte & 15)].into_iter().flatten()
 }
 
 const KINDS: &[(&str, ErrorKind)] = &[

@@ -79,8 +79,10 @@ pub fn serve(store: &Store) -> Result<Inspector, Error> {
             "a store in memory has no directory for a socket: ask it in its own process",
         ));
     };
-    // Taken in first: of two, one must not take the other's socket away.
     let served = Arc::new(Served::new()?);
+    // Whoever sees it out waits until it is there, or it would come after the store has closed.
+    let mut place = served.place.lock();
+    // Taken in first: of two, one must not take the other's socket away.
     let guest = Arc::downgrade(&served);
     let guest: Weak<dyn Guest> = guest;
     if !engine.take_in(guest) {
@@ -90,7 +92,6 @@ pub fn serve(store: &Store) -> Result<Inspector, Error> {
             "the store is served already: keep the inspector there is",
         ));
     }
-    let mut place = served.place.lock();
     let (listener, bound) = socket::bind(directory)?;
     let (store, listening) = (store.guest(), Arc::clone(&served));
     let thread = sync::spawn("justonce-inspect", move || listening.listen(&store, &listener));
@@ -214,8 +215,8 @@ impl Served {
             let _listed = Listed { served: &served, number };
             let engine: &Arc<Engine> = guest.engine();
             let _lent = engine.lend_thread();
-            if let Ok(stream) = Stream::over(stream, &served) {
-                stream.converse(&guest);
+            if let Ok(conversation) = Conversation::over(stream, &served) {
+                conversation.converse(&guest);
             }
         });
         thread.inspect_err(|_| drop(self.streams.lock().remove(&number))).ok()
@@ -234,8 +235,8 @@ impl Drop for Listed<'_> {
     }
 }
 
-/// One who asks, at the other end of a stream.
-struct Stream<'s> {
+/// With one who asks, at the other end of a stream.
+struct Conversation<'s> {
     served: &'s Served,
     stream: UnixStream,
     written: BufWriter<UnixStream>,
@@ -243,12 +244,12 @@ struct Stream<'s> {
     is_let_go: bool,
 }
 
-impl<'s> Stream<'s> {
+impl<'s> Conversation<'s> {
     fn over(stream: UnixStream, served: &'s Served) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let written = BufWriter::new(stream.try_clone()?);
-        Ok(Stream { served, stream, written, is_let_go: false })
+        Ok(Conversation { served, stream, written, is_let_go: false })
     }
 
     fn converse(mut self, store: &Store) {
@@ -293,7 +294,7 @@ impl<'s> Stream<'s> {
     }
 }
 
-impl Asker for Stream<'_> {
+impl Asker for Conversation<'_> {
     fn tell(&mut self, answer: Answer) -> ControlFlow<()> {
         if !self.is_let_go {
             self.is_let_go = self.served.is_stopping() || self.write(&answer).is_err();
@@ -306,7 +307,8 @@ impl Asker for Stream<'_> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let polled = poll(&mut asker, Some(&at_once));
         let is_gone = |of: &PollFd<'_>| of.revents().intersects(PollFlags::HUP | PollFlags::ERR);
-        !self.served.is_stopping() && !(polled.is_ok() && asker.iter().any(is_gone))
+        let is_gone = polled.is_ok() && asker.iter().any(is_gone);
+        !is_gone && !self.served.is_stopping()
     }
 }
 
