@@ -2,7 +2,7 @@
 
 #![cfg(all(feature = "inspect", unix))]
 #![allow(clippy::allow_attributes, reason = "lints that fire in some helpers only")]
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;
 
