@@ -219,9 +219,9 @@ impl Options {
 
     /// Opens a store that nobody has open, and leaves its files as they are: what this run of it
     /// changes stays in memory and is gone when it is closed. For looking into a closed store: what
-    /// was in flight shows as lapsed, as after a restart, and its owner can still go on once the
-    /// service opens the store. Takes the lock meanwhile. Blocks as [`open`](Options::open) does,
-    /// and takes memory for what opening repairs, seals and clears away.
+    /// was in flight shows as lapsed, as after a restart. Takes the lock, whose file is made if it
+    /// is absent, so nobody else can open the store meanwhile. Blocks as [`open`](Options::open)
+    /// does, and takes memory for what opening repairs, seals and clears away.
     ///
     /// ```
     /// use justonce::{Operation, Options, Store};

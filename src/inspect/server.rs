@@ -79,6 +79,8 @@ pub fn serve(store: &Store) -> Result<Inspector, Error> {
             "a store in memory has no directory for a socket: ask it in its own process",
         ));
     };
+    // A forked child would take its parent's socket away.
+    engine.check_open()?;
     let served = Arc::new(Served::new()?);
     // Whoever sees it out waits until it is there, or it would come after the store has closed.
     let mut place = served.place.lock();

@@ -15,7 +15,8 @@ A store that a service has open is asked through its socket, which the service m
     let _inspector = justonce::inspect::serve(&store)?;
 
 A store that nobody has open is opened and left as it is; what was in flight shows as lapsed, as
-after a restart. Only forget and forget-project change it.
+after a restart. Until that is done, no service can open it. Only forget and forget-project change
+it.
 
 Exit status:
   0  found, sound, done
