@@ -176,6 +176,6 @@ pub(crate) fn system_time(unix_millis: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(unix_millis)
 }
 
-fn unix_millis(time: SystemTime) -> u64 {
+pub(crate) fn unix_millis(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, millis_of)
 }

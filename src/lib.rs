@@ -60,6 +60,8 @@ mod engine;
 mod error;
 mod generation;
 mod identity;
+#[cfg(all(feature = "inspect", unix))]
+pub mod inspect;
 mod observe;
 mod operation;
 mod options;
@@ -75,7 +77,7 @@ mod verify;
 
 pub use claim::{
     Claim, Entry, EntryState, Flight, MAX_CHECKPOINT_BYTES, MAX_CONTENT_TAG_BYTES,
-    MAX_REASON_BYTES, Prior, Reply, Seen, Settled, Ticket, Why,
+    MAX_HISTORY_ENTRIES, MAX_REASON_BYTES, Prior, Reply, Seen, Settled, Ticket, Why,
 };
 pub use clock::ManualClock;
 pub use commit::{CommitFigures, Durability};
@@ -86,7 +88,7 @@ pub use options::{Options, Owner};
 pub use pending::{Answer, Pending};
 pub use record::transition::OnLapsed;
 pub use record::{Payload, WindowFrom};
-pub use store::{Filter, Purged, Scan, Stats, Store};
+pub use store::{Filter, GenerationInfo, GenerationState, Purged, Scan, Stats, Store};
 pub use table::Counts as ClaimCounts;
 pub use verify::{Progress, Verified, Verify};
 

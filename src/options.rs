@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::observe::Settings;
 use crate::operation::{Defaults, checked_duration};
 use crate::record::WindowFrom;
-use crate::storage::{Directory, Disk, Memory};
+use crate::storage::{Directory, Disk, MANIFEST, Memory, Unchanged};
 use crate::store::Store;
 use crate::sync::Arc;
 use crate::table::IndexLimits;
@@ -240,6 +240,43 @@ impl Options {
             }
         })?;
         self.open_in(Arc::new(disk))
+    }
+
+    /// Opens a store that nobody has open, and leaves its files as they are: what this run of it
+    /// changes stays in memory and is gone when it is closed. For looking into a closed store: what
+    /// was in flight shows as lapsed, as after a restart. Takes the lock, whose file is made if it
+    /// is absent, so nobody else can open the store meanwhile. Blocks as [`open`](Options::open)
+    /// does, and takes memory for what opening repairs, seals and clears away.
+    ///
+    /// ```
+    /// use justonce::{Operation, Options, Store};
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("dedupe");
+    /// let store = Store::open(&path)?;
+    /// store.record_once(Operation::new("acme", "a")).wait()?;
+    /// store.close().wait()?;
+    ///
+    /// let looked_at = Options::new().open_unchanged(&path)?;
+    /// assert!(looked_at.lookup("acme", "a").wait()?.is_some());
+    /// assert!(looked_at.record_once(Operation::new("acme", "b")).wait()?);
+    /// drop(looked_at);
+    ///
+    /// assert!(Store::open(&path)?.lookup("acme", "b").wait()?.is_none());
+    /// # Ok::<(), justonce::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`open`](Options::open); [`NotAStore`](crate::ErrorKind::NotAStore) where there is
+    /// none.
+    pub fn open_unchanged(self, path: impl AsRef<Path>) -> Result<Store, Error> {
+        let path = path.as_ref();
+        if !path.join(MANIFEST).is_file() {
+            let message = format!("{} holds no store: give a store's directory", path.display());
+            return Err(Error::new(ErrorKind::NotAStore, message));
+        }
+        let directory = Unchanged::at(path).map_err(|error| Error::io(path.display(), error))?;
+        self.open_in(Arc::new(directory))
     }
 
     /// Opens a store that is nowhere but in memory: the same engine, gone when it is closed.

@@ -1,5 +1,9 @@
 //! The store: the calls a service makes.
 
+mod look;
+
+pub use look::{GenerationInfo, GenerationState};
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -45,23 +49,34 @@ use crate::verify::{Verified, Verify};
 #[derive(Debug, Clone)]
 pub struct Store(Arc<Handle>);
 
-/// What the clones share: its end is the end of the store.
+/// What the clones share: its end is the end of the store, unless it is a guest's.
 #[derive(Debug)]
-struct Handle(Arc<Engine>);
+struct Handle {
+    engine: Arc<Engine>,
+    is_guest: bool,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.close_on_drop();
+        if !self.is_guest {
+            self.engine.close_on_drop();
+        }
     }
 }
 
 impl Store {
     pub(crate) fn over(engine: Arc<Engine>) -> Self {
-        Store(Arc::new(Handle(engine)))
+        Store(Arc::new(Handle { engine, is_guest: false }))
+    }
+
+    /// A handle that does not keep the store open: once it is closed, calls answer so.
+    #[cfg(all(feature = "inspect", unix))]
+    pub(crate) fn guest(&self) -> Self {
+        Store(Arc::new(Handle { engine: Arc::clone(self.engine()), is_guest: true }))
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.0.0
+        &self.0.engine
     }
 
     pub(crate) fn project_id(&self, project: &[u8]) -> ProjectId {

@@ -23,10 +23,14 @@ const MAX_DAMAGES: usize = 100;
 pub struct Verify<'p> {
     pub(crate) bytes_per_second: Option<u64>,
     pub(crate) on_progress: Option<Tell<'p>>,
+    pub(crate) stop_when: Option<Stop<'p>>,
 }
 
 /// The caller's code that is told.
 type Tell<'p> = Box<dyn FnMut(&Progress) + 'p>;
+
+/// The caller's code that is asked.
+type Stop<'p> = Box<dyn FnMut() -> bool + 'p>;
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,7 +64,7 @@ pub struct Verified {
 impl<'p> Verify<'p> {
     /// As fast as it goes, and told of by nothing but its end.
     pub fn new() -> Self {
-        Verify { bytes_per_second: None, on_progress: None }
+        Verify { bytes_per_second: None, on_progress: None, stop_when: None }
     }
 
     /// Reads no faster than this, in bytes a second, so that the disk is left to claims; at least
@@ -74,6 +78,14 @@ impl<'p> Verify<'p> {
     /// held.
     pub fn on_progress(mut self, tell: impl FnMut(&Progress) + 'p) -> Self {
         self.on_progress = Some(Box::new(tell));
+        self
+    }
+
+    /// Asks whether to stop, about every 64 KiB that is read. Where it is to, the call answers
+    /// [`Closed`](ErrorKind::Closed), and what was found so far is not told. Called as
+    /// [`on_progress`](Verify::on_progress) is.
+    pub fn stop_when(mut self, is_to_stop: impl FnMut() -> bool + 'p) -> Self {
+        self.stop_when = Some(Box::new(is_to_stop));
         self
     }
 

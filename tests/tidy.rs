@@ -20,6 +20,8 @@ const LAYERS: &[&[&str]] = &[
     &["commit"],
     &["table"],
     &["engine", "operation", "claim", "pending", "options", "publish", "store", "verify"],
+    &["inspect"],
+    &["bin"],
 ];
 
 /// What a lower layer may know of a higher one: an error gives a ticket back to its owner.

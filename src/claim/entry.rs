@@ -10,6 +10,9 @@ use crate::record::transition::{LapseCause, Standing};
 use crate::record::{Record, State};
 use crate::store::Store;
 
+/// Most entries that [`Store::history`] gives.
+pub const MAX_HISTORY_ENTRIES: usize = 1000;
+
 /// The state of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

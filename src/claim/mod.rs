@@ -6,7 +6,7 @@ mod prior;
 mod reply;
 mod ticket;
 
-pub use entry::{Entry, EntryState};
+pub use entry::{Entry, EntryState, MAX_HISTORY_ENTRIES};
 pub use flight::{Flight, Settled};
 pub use prior::{Prior, Why};
 pub use reply::{MAX_CONTENT_TAG_BYTES, Reply};

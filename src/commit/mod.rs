@@ -243,6 +243,11 @@ impl Committer {
         self.queue.lock().is_frozen(generation)
     }
 
+    /// Whether a generation is one that records are appended to.
+    pub(crate) fn is_open(&self, generation: &Generation) -> bool {
+        self.queue.lock().is_open(generation)
+    }
+
     /// Whether a commit is to take two phases.
     pub(crate) fn two_phase(&self) -> bool {
         self.durability == Durability::Strict

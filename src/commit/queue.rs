@@ -240,9 +240,11 @@ impl Queue {
 
     /// Whether a generation has records, all of them durable, and takes no more.
     pub(super) fn is_frozen(&self, generation: &Generation) -> bool {
-        generation.durable_rows() > 0
-            && !self.lanes.iter().any(|open| open.generation.id == generation.id)
-            && !self.is_queued(generation)
+        generation.durable_rows() > 0 && !self.is_open(generation) && !self.is_queued(generation)
+    }
+
+    pub(super) fn is_open(&self, generation: &Generation) -> bool {
+        self.lanes.iter().any(|open| open.generation.id == generation.id)
     }
 
     fn is_queued(&self, generation: &Generation) -> bool {

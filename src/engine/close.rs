@@ -1,10 +1,11 @@
 //! Closing: what was accepted is committed, then threads end, files close, the lock goes.
 
 use super::Engine;
+use super::guest::Guest;
 use crate::error::Error;
 use crate::observe::Event;
 use crate::pending::Pending;
-use crate::sync::{Arc, JoinHandle, ThreadId, this_thread};
+use crate::sync::{Arc, JoinHandle, ThreadId, Weak, this_thread};
 
 /// What is to be ended when the store is closed.
 #[derive(Debug, Default)]
@@ -12,6 +13,8 @@ pub(super) struct Closing {
     /// The timer and the keeper. The background thread ends last and by itself.
     pub(super) helpers: Vec<JoinHandle<()>>,
     pub(super) own_threads: Vec<ThreadId>,
+    /// Who answers questions about the store.
+    pub(super) guest: Option<Weak<dyn Guest>>,
 }
 
 impl Engine {
@@ -40,6 +43,7 @@ impl Engine {
 
     /// The last act of the background thread.
     pub(super) fn finish_close(&self) {
+        self.see_guest_out();
         self.keeper.stop();
         self.timers.stop();
         let helpers = std::mem::take(&mut self.closing.lock().helpers);

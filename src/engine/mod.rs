@@ -6,7 +6,9 @@
 //! in [`many`].
 
 mod close;
+mod guest;
 mod keeper;
+mod look;
 mod many;
 mod open;
 mod seal;
@@ -33,6 +35,8 @@ use crate::storage::Storage;
 use crate::sync::{Arc, Mutex};
 use crate::table::{Applied, Observed, Table, Waiter, Walk};
 use close::Closing;
+#[cfg(all(feature = "inspect", unix))]
+pub(crate) use guest::Guest;
 use keeper::Keeper;
 
 /// One open store.

@@ -119,6 +119,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
         closing: Mutex::new(Closing {
             own_threads: vec![timer_thread.thread().id()],
             helpers: vec![timer_thread],
+            guest: None,
         }),
         closed: Arc::new(BatchCell::default()),
     });

@@ -220,6 +220,12 @@ impl Verifier<'_, '_> {
             return Ok(());
         }
         self.looked_at = all;
+        if self.verify.stop_when.as_mut().is_some_and(|is_to_stop| is_to_stop()) {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                "verifying was stopped by whoever asked for it: begin again to know",
+            ));
+        }
         if all - self.told_at >= BYTES_A_WORD {
             self.told_at = all;
             self.tell();

@@ -6,6 +6,7 @@
 
 use std::fmt::{Debug, Display};
 use std::io;
+use std::path::Path;
 
 /// A directory that one store has to itself.
 pub trait Directory: Debug + Display + Send + Sync {
@@ -37,6 +38,11 @@ pub trait Directory: Debug + Display + Send + Sync {
     /// Drops what the page cache holds of a file, so that the next read sees the disk: after a
     /// failed sync the cache may hold pages that never reached it.
     fn drop_cached(&self, name: &str) -> io::Result<()>;
+
+    /// Where it is, if it is a directory of the system's.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 
     /// An error where the directory is no longer the one that was locked: moved, replaced or
     /// deleted.

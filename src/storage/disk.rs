@@ -37,12 +37,17 @@ impl Disk {
             }
             Err(error) => return Err(error),
         }
+        Disk::existing(path)
+    }
+
+    /// Finds the directory.
+    pub(super) fn existing(path: &Path) -> io::Result<Self> {
         // A link is resolved once, so that the lock and the files are of one directory even if
         // the link is turned elsewhere.
         Ok(Disk { path: fs::canonicalize(path)?, lock: Mutex::new(None) })
     }
 
-    fn file(&self, name: &str, options: &mut OpenOptions) -> io::Result<Box<dyn File>> {
+    pub(super) fn file(&self, name: &str, options: &mut OpenOptions) -> io::Result<Box<dyn File>> {
         let file = open_quietly(&self.path.join(name), options)?;
         Ok(Box::new(DiskFile::over(FileBackend::new(file).map_err(io::Error::other)?)?))
     }
@@ -118,6 +123,10 @@ impl Directory for Disk {
     #[cfg(not(unix))]
     fn drop_cached(&self, _name: &str) -> io::Result<()> {
         Ok(())
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
     }
 
     #[cfg(unix)]

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::identity::{Secret, StoreId};
 use crate::sync::Mutex;
 
-pub(super) const NAME: &str = "store.redb";
+pub(crate) const NAME: &str = "store.redb";
 
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 const BYTES: TableDefinition<&str, &[u8]> = TableDefinition::new("bytes");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! LOCK            held while open
+//! inspect.sock    where questions are answered while it is open, with the feature `inspect`
 //! store.redb      manifest: format, id, secret, epoch, clock, the list of generations
 //! 00000007.redb   a generation: its identity, its log of records, and its index once sealed
 //! *.tmp           a file being made; a leftover where a crash came in between
@@ -21,6 +22,7 @@ mod log;
 mod manifest;
 mod memory;
 mod sealed;
+mod unchanged;
 
 use std::fmt::Display;
 use std::io;
@@ -30,9 +32,10 @@ pub(crate) use directory::{Directory, File};
 pub(crate) use disk::Disk;
 pub(crate) use lane::{Lane, Opening};
 pub(crate) use log::{LogFile, Rows, Snapshot, file_name};
-pub(crate) use manifest::{Contents, Listed, Manifest, Marks};
+pub(crate) use manifest::{Contents, Listed, Manifest, Marks, NAME as MANIFEST};
 pub(crate) use memory::Memory;
 pub(crate) use sealed::{Blocks, Facts, SealedFile, ShardBytes};
+pub(crate) use unchanged::Unchanged;
 
 use crate::error::{Error, ErrorKind};
 use crate::identity::StoreId;
@@ -43,6 +46,9 @@ use backend::Backend;
 pub(crate) const FORMAT: u32 = 1;
 
 const LOCK: &str = "LOCK";
+
+/// Name of the socket at which questions about an open store are answered.
+pub(crate) const INSPECT_SOCKET: &str = "inspect.sock";
 
 /// Files that are written to are opened with this share of the cache each; redb fills it as it
 /// reads and writes.
@@ -68,6 +74,15 @@ impl Place {
 
     fn io(&self, file: &str, error: io::Error) -> Error {
         Error::io(self.name(file), error)
+    }
+
+    /// Length of a generation's file in bytes; zero where there is none, yet or any more.
+    pub(crate) fn generation_bytes(&self, id: u32) -> Result<u64, Error> {
+        let name = file_name(id);
+        match self.directory.open(&name).and_then(|file| file.len()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            bytes => bytes.map_err(|error| self.io(&name, error)),
+        }
     }
 
     /// The error of a manifest that is no manifest of these files.
@@ -212,7 +227,8 @@ fn refuse_foreign(directory: &dyn Directory) -> Result<(), Error> {
     if names.iter().any(|name| name == manifest::NAME) {
         return Ok(());
     }
-    match names.iter().find(|name| *name != LOCK && !is_temporary(name)) {
+    let is_ours = |name: &str| name == LOCK || name == INSPECT_SOCKET || is_temporary(name);
+    match names.iter().find(|name| !is_ours(name)) {
         None => Ok(()),
         Some(name) if log::parse_file_name(name).is_some() => Err(Error::corrupt(format_args!(
             "{directory} holds {name} but {} is missing",

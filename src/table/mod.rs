@@ -9,6 +9,7 @@
 //! the batch it has to wait for ([`Applied::rests_on`]).
 
 mod flights;
+mod history;
 mod replay;
 mod sealed;
 mod shard;
