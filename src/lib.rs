@@ -62,6 +62,8 @@ mod generation;
 mod identity;
 mod operation;
 mod options;
+#[doc(hidden)]
+pub mod parts;
 mod pending;
 mod record;
 mod storage;

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["generation"],
     &["commit"],
     &["table"],
-    &["engine", "operation", "claim", "pending", "options", "store", "verify"],
+    &["engine", "operation", "claim", "pending", "options", "parts", "store", "verify"],
 ];
 
 /// What a lower layer may know of a higher one: an error gives a ticket back to its owner.
