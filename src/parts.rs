@@ -65,12 +65,19 @@ pub struct FillingBatch {
     next_row: u32,
 }
 
-/// A generation's file, in memory, as it is read.
+/// The bytes of claims that follow one another in a log.
+#[derive(Debug)]
+pub struct Claims {
+    first: u32,
+    rows: Vec<Vec<u8>>,
+}
+
+/// A generation's file, in memory, as it is read and appended to.
 #[derive(Debug)]
 pub struct Log {
     // Dropped in this order.
     snapshot: Snapshot,
-    _file: LogFile,
+    file: LogFile,
     _storage: Storage,
 }
 
@@ -239,6 +246,13 @@ impl FillingBatch {
     }
 }
 
+impl Claims {
+    /// Of so many rows, from this one on.
+    pub fn of(first: u32, count: u32) -> Self {
+        Claims { first, rows: claims(first, count) }
+    }
+}
+
 impl Log {
     /// With so many rows, in one commit.
     ///
@@ -247,18 +261,22 @@ impl Log {
     pub fn filled(rows: u32) -> Result<Self, Error> {
         let (storage, _) = Storage::open(Arc::new(Memory::default()), CACHE_BYTES)?;
         let file = storage.create_generation(position(0).generation, Marks::default())?;
-        let record = record(in_flight());
-        let bytes: Vec<Vec<u8>> = (0..rows)
-            .map(|row| {
-                let mut bytes = Vec::new();
-                Draft::of(&record).stamp(record.sequence, position(row), &mut bytes);
-                bytes
-            })
-            .collect();
         let opening = Opening { lane: Lane::for_retention(HOUR), opened_at: NOW };
-        let bytes = bytes.iter().map(Vec::as_slice);
+        let rows = claims(0, rows);
+        let bytes = rows.iter().map(Vec::as_slice);
         let snapshot = file.append(Rows { first: 0, bytes, opening: Some(opening) }, false)?;
-        Ok(Log { snapshot, _file: file, _storage: storage })
+        Ok(Log { snapshot, file, _storage: storage })
+    }
+
+    /// Appends rows that follow those it has, in one commit.
+    ///
+    /// # Errors
+    /// Those of storage, which has no disk here.
+    pub fn append(&mut self, claims: &Claims) -> Result<(), Error> {
+        let bytes = claims.rows.iter().map(Vec::as_slice);
+        let rows = Rows { first: claims.first, bytes, opening: None };
+        self.snapshot = self.file.append(rows, false)?;
+        Ok(())
     }
 
     /// Reads the record at a row; its sequence.
@@ -268,6 +286,16 @@ impl Log {
     pub fn read(&self, row: u32) -> Result<u64, Error> {
         Ok(self.snapshot.record(row)?.0.sequence)
     }
+}
+
+fn claims(first: u32, count: u32) -> Vec<Vec<u8>> {
+    let draft = Draft::of(&record(in_flight()));
+    let row = |row: u32| {
+        let mut bytes = Vec::new();
+        draft.stamp(record(in_flight()).sequence, position(row), &mut bytes);
+        bytes
+    };
+    (first..first + count).map(row).collect()
 }
 
 fn decide(found: Option<&Found>, intent: Intent) -> Verdict {
