@@ -65,6 +65,8 @@ pub mod inspect;
 mod observe;
 mod operation;
 mod options;
+#[doc(hidden)]
+pub mod parts;
 mod pending;
 #[cfg(feature = "metrics")]
 mod publish;

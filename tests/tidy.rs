@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["generation"],
     &["commit"],
     &["table"],
-    &["engine", "operation", "claim", "pending", "options", "publish", "store", "verify"],
+    &["engine", "operation", "claim", "pending", "options", "parts", "publish", "store", "verify"],
     &["inspect"],
     &["bin"],
 ];
@@ -296,14 +296,17 @@ fn pages() -> Vec<(String, String)> {
     pages
 }
 
-/// The files of a folder and of those in it, by their paths from the project's root.
+/// The files of a folder and of those in it, by their paths from the project's root; what was
+/// built is passed over.
 fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root().join(folder)).unwrap() {
         let entry = entry.unwrap();
         let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
         if entry.file_type().unwrap().is_dir() {
-            found.extend(files(&path, extension));
+            if entry.file_name() != "target" {
+                found.extend(files(&path, extension));
+            }
         } else if Path::new(&path).extension().is_some_and(|found| found == extension) {
             found.push((path.clone(), read(&path)));
         }

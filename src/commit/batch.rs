@@ -46,7 +46,7 @@ pub(super) struct Row {
 
 impl Batch {
     /// The batch that fills first.
-    pub(super) fn first(committer: Weak<Committer>) -> Self {
+    pub(crate) fn first(committer: Weak<Committer>) -> Self {
         Batch::numbered(0, committer)
     }
 
@@ -66,7 +66,7 @@ impl Batch {
 
     /// Adds a stamped record that stands at `position`, and whose bytes are in `draft`, of a
     /// generation whose first row in this batch is the one being added, or was added before.
-    pub(super) fn push(
+    pub(crate) fn push(
         &mut self,
         generation: &Arc<Generation>,
         opening: Option<Opening>,

@@ -22,7 +22,7 @@ mod figures;
 mod queue;
 mod role;
 
-pub(crate) use batch::{BatchCell, WakerId};
+pub(crate) use batch::{Batch, BatchCell, WakerId};
 pub use figures::CommitFigures;
 pub(crate) use queue::{Limits, RECORD_BYTES, Reopened, Room};
 

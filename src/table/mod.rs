@@ -19,6 +19,7 @@ use std::task::Waker;
 
 pub(crate) use flights::Waiter;
 pub(crate) use replay::replay;
+pub(crate) use shard::Shard;
 pub(crate) use walk::Walk;
 
 use crate::commit::{BatchCell, Committer, Room};
@@ -31,7 +32,6 @@ use crate::record::transition::{
 use crate::record::{Position, Record, State};
 use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
 use sealed::SealedShard;
-use shard::Shard;
 
 /// Waiters a store takes: each is a parked thread or task of the caller's.
 const MAX_WAITERS: usize = 1 << 20;

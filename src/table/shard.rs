@@ -20,7 +20,7 @@ use crate::sync::Arc;
 const FEW_MARKS: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Shard {
+pub(crate) struct Shard {
     /// Of unsealed generations, by age, newest last.
     indexes: Vec<ShardIndex>,
     pub(super) sealed: SealedShards,
@@ -33,14 +33,14 @@ pub(super) struct Shard {
 }
 
 #[derive(Debug)]
-pub(super) struct ShardIndex {
+pub(crate) struct ShardIndex {
     pub(super) generation: Arc<Generation>,
-    pub(super) index: Index,
+    pub(crate) index: Index,
 }
 
 impl Shard {
     /// Newest generation first.
-    pub(super) fn indexes(&self) -> impl Iterator<Item = &ShardIndex> {
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = &ShardIndex> {
         self.indexes.iter().rev()
     }
 
@@ -49,7 +49,7 @@ impl Shard {
     }
 
     /// Takes in a generation that its operations have records in from now on, about so many.
-    pub(super) fn list(&mut self, generation: Arc<Generation>, expected: usize) {
+    pub(crate) fn list(&mut self, generation: Arc<Generation>, expected: usize) {
         if let Err(at) = self.at(generation.id) {
             let index = Index::with_capacity(expected);
             self.indexes.insert(at, ShardIndex { generation, index });
@@ -58,7 +58,7 @@ impl Shard {
 
     /// Lists a record of a listed generation as its operation's newest, in place of the one at
     /// `prev`.
-    pub(super) fn place(
+    pub(crate) fn place(
         &mut self,
         tag: u32,
         position: Position,
