@@ -59,6 +59,8 @@ mod commit;
 mod engine;
 mod error;
 mod generation;
+#[cfg(feature = "http")]
+pub mod http;
 mod identity;
 mod operation;
 mod options;

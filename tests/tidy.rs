@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["commit"],
     &["table"],
     &["engine", "operation", "claim", "pending", "options", "store", "verify"],
+    &["http"],
 ];
 
 /// What a lower layer may know of a higher one: an error gives a ticket back to its owner.

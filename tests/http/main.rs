@@ -1,0 +1,1 @@
+//! The HTTP layer, by its behaviour.
