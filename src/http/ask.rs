@@ -46,11 +46,7 @@ where
     }
 }
 
-async fn claimed<B>(
-    settings: &Arc<Settings>,
-    parts: Parts,
-    body: B,
-) -> Result<Asked<B>, Problem>
+async fn claimed<B>(settings: &Arc<Settings>, parts: Parts, body: B) -> Result<Asked<B>, Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,

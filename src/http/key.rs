@@ -81,9 +81,10 @@ fn parameters(text: &[u8]) -> Result<(), Malformed> {
 
 fn name(text: &[u8]) -> Result<&[u8], Malformed> {
     match text.first() {
-        Some(b'a'..=b'z' | b'*') => Ok(after(text, |byte| {
-            matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'*')
-        })),
+        Some(b'a'..=b'z' | b'*') => Ok(after(
+            text,
+            |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'*'),
+        )),
         _ => Err(Malformed),
     }
 }

@@ -103,7 +103,10 @@ impl Owned {
     }
 
     /// Runs work to its end or panic, and renews the lease meanwhile.
-    pub(super) async fn during<F: Future>(&mut self, mut work: Pin<&mut F>) -> std::thread::Result<F::Output> {
+    pub(super) async fn during<F: Future>(
+        &mut self,
+        mut work: Pin<&mut F>,
+    ) -> std::thread::Result<F::Output> {
         std::future::poll_fn(|context| {
             let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
             match polled {
@@ -124,7 +127,9 @@ impl Owned {
         loop {
             self.beat = match &mut self.beat {
                 Beat::Stopped => return,
-                Beat::Unborn => Beat::Resting(self.settings.runtime.sleep(lease / RENEWALS_A_LEASE)),
+                Beat::Unborn => {
+                    Beat::Resting(self.settings.runtime.sleep(lease / RENEWALS_A_LEASE))
+                }
                 Beat::Resting(sleep) => match sleep.as_mut().poll(context) {
                     Poll::Pending => return,
                     Poll::Ready(()) => Beat::Renewing(self.ticket.renew(lease)),
@@ -159,19 +164,19 @@ impl Owned {
         let mut tries = 0;
         loop {
             let Err(error) = ticket.complete(Reply::clone(&reply)).await else { return Ok(()) };
+            let (kind, problem) = (error.kind(), settings.problem(&error).of_request(request_id));
             tries += 1;
-            let problem = settings.problem(&error).of_request(request_id);
-            let kind = error.kind();
             ticket = match error.into_ticket() {
                 Some(ticket) if tries <= BUSY_TRIES => ticket,
                 _ => return Err(problem),
             };
             match kind {
                 ErrorKind::TooLarge { .. } => reply = head.not_kept(),
-                _ => {
+                ErrorKind::Busy => {
                     settings.runtime.sleep(pause).await;
                     pause *= 2;
                 }
+                _ => return Err(problem),
             }
         }
     }

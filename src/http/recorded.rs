@@ -111,9 +111,7 @@ where
                         Poll::Ready(Ok(())) => {
                             Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
                         }
-                        Poll::Ready(Err(_)) => {
-                            Poll::Ready(Some(Err(Cut::NotStored)))
-                        }
+                        Poll::Ready(Err(_)) => Poll::Ready(Some(Err(Cut::NotStored))),
                     };
                 }
             }

@@ -54,7 +54,8 @@ pub(super) enum Stored {
 impl Head {
     pub(super) fn of(parts: &Parts) -> Self {
         let mut headers = parts.headers.clone();
-        let named = parts.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named =
+            parts.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
         for name in named.flat_map(|names| names.split(',')) {
             headers.remove(name.trim());
         }
