@@ -47,7 +47,8 @@ impl Arguments {
             model_server: false,
         };
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or_else(|| format!("{argument} lacks its value"));
+            let mut value =
+                || arguments.next().ok_or_else(|| format!("{argument} lacks its value"));
             match argument.as_str() {
                 "--port" => parsed.port = value()?.parse()?,
                 "--upstream" => {

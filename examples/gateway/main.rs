@@ -88,8 +88,10 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let gateway = work::Gateway::new(store.clone(), &upstream, &arguments);
     let resumed = gateway.recover().await?;
     println!("gateway on http://{address}, upstream {upstream}, store in {}", directory.display());
-    println!("{} interrupted requests resumed, {} left to their clients, {} failed",
-        resumed.resumed, resumed.left, resumed.failed);
+    println!(
+        "{} interrupted requests resumed, {} left to their clients, {} failed",
+        resumed.resumed, resumed.left, resumed.failed
+    );
     let router = api::router(gateway.clone(), stopped);
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {

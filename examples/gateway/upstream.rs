@@ -60,9 +60,10 @@ impl Upstream {
         let response = self.client.request(request).await?;
         let status = response.status().as_u16();
         if matches!(status, 408 | 409 | 425 | 429 | 500..) {
-            let pause = response.headers().get("retry-after").and_then(|value| {
-                Some(Duration::from_secs(value.to_str().ok()?.parse().ok()?))
-            });
+            let pause = response
+                .headers()
+                .get("retry-after")
+                .and_then(|value| Some(Duration::from_secs(value.to_str().ok()?.parse().ok()?)));
             return Ok(Answer::Passing { what: format!("upstream answered {status}"), pause });
         }
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?;

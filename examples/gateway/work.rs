@@ -153,8 +153,7 @@ impl Gateway {
             }
             self.note(&ticket, calls, &asked.body).await?;
             let began = tokio::time::Instant::now();
-            let calling =
-                self.0.upstream.complete_as(&id, asked.bearer.as_deref(), &asked.body);
+            let calling = self.0.upstream.complete_as(&id, asked.bearer.as_deref(), &asked.body);
             match self.alive(&ticket, calling).await? {
                 Answer::Final { status, body } => {
                     self.0.shown.answered(id, status, began.elapsed());
