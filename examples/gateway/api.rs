@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::shown;
-use crate::work::{Asked, Gateway, Outcome};
+use crate::work::{Gateway, Outcome};
 
 /// How often the page gets news.
 const NEWS_EVERY: Duration = Duration::from_secs(1);
@@ -61,25 +61,17 @@ fn bad(code: &'static str, message: &str) -> Refused {
     Refused(StatusCode::BAD_REQUEST, code, message.to_owned())
 }
 
-/// Who asks: the key, and the project it stands for.
-struct Caller {
-    bearer: String,
-    project: String,
-}
-
-impl Caller {
-    fn of(headers: &HeaderMap) -> Result<Self, Refused> {
-        let value = headers.get("authorization").and_then(|value| value.to_str().ok());
-        let bearer = value.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
-        let Some(bearer) = bearer.filter(|bearer| !bearer.is_empty()) else {
-            let message = "Give your key as `Authorization: Bearer …`.".to_owned();
-            return Err(Refused(StatusCode::UNAUTHORIZED, "invalid_api_key", message));
-        };
-        let hash =
-            blake3::derive_key("justonce gateway 2026 project of a bearer key", bearer.as_bytes());
-        let project = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Caller { bearer: bearer.to_owned(), project })
-    }
+/// Whose a request is: a hash of its bearer key, which itself goes no further.
+fn project(headers: &HeaderMap) -> Result<String, Refused> {
+    const CONTEXT: &str = "justonce gateway 2026 project of a bearer key";
+    let value = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let bearer = value.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+    let Some(bearer) = bearer.filter(|bearer| !bearer.is_empty()) else {
+        let message = "Give your key as `Authorization: Bearer …`.".to_owned();
+        return Err(Refused(StatusCode::UNAUTHORIZED, "invalid_api_key", message));
+    };
+    let hash = blake3::derive_key(CONTEXT, bearer.as_bytes());
+    Ok(blake3::Hash::from_bytes(hash).to_hex().chars().take(32).collect())
 }
 
 async fn complete(
@@ -88,7 +80,7 @@ async fn complete(
     body: Bytes,
 ) -> Result<Response, Refused> {
     let gateway = &api.gateway;
-    let caller = Caller::of(&headers)?;
+    let project = project(&headers)?;
     let mut body: Map<String, Value> =
         serde_json::from_slice(&body).map_err(|error| bad("invalid_json", &error.to_string()))?;
     if body.get("stream").is_some_and(|stream| stream != &Value::Bool(false)) {
@@ -97,7 +89,7 @@ async fn complete(
     let key = key(&headers, body.remove("idempotency_key"))?;
     let wait = wait(body.remove("wait"), gateway.longest_wait())?;
     let body = Value::Object(body).to_string();
-    let operation = Operation::new(&caller.project, key).fingerprint(&body);
+    let operation = Operation::new(&project, key).fingerprint(&body);
     let deadline = Instant::now() + wait;
     let mut is_duplicate = None;
     loop {
@@ -108,17 +100,11 @@ async fn complete(
         let is_first = matches!(claim, Claim::New(_) | Claim::Resumed(..));
         if is_duplicate.is_none() {
             is_duplicate = Some(!is_first);
-            gateway.shown().asked(id, &caller.project, !is_first);
+            gateway.shown().asked(id, &project, !is_first);
         }
         match claim {
-            Claim::New(ticket) => {
-                let asked = Asked { body: body.clone(), bearer: Some(caller.bearer.clone()) };
-                gateway.start(ticket, None, asked);
-            }
-            Claim::Resumed(ticket, prior) => {
-                let asked = Asked { body: body.clone(), bearer: Some(caller.bearer.clone()) };
-                gateway.start(ticket, Some(&prior), asked);
-            }
+            Claim::New(ticket) => gateway.start(ticket, None, body.clone()),
+            Claim::Resumed(ticket, prior) => gateway.start(ticket, Some(&prior), body.clone()),
             Claim::Completed(reply) | Claim::Failed(reply) => {
                 return Ok(settled(id, &reply, is_duplicate == Some(true)));
             }
@@ -205,14 +191,14 @@ async fn request(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refused> {
-    let caller = Caller::of(&headers)?;
+    let project = project(&headers)?;
     let store = api.gateway.store();
     let entry = match id.parse::<RequestId>() {
         Ok(id) => store.lookup_request(id).await?,
         Err(_) => None,
     };
     // Another project's request is as good as none.
-    let Some(entry) = entry.filter(|entry| entry.is_of(store, &caller.project)) else {
+    let Some(entry) = entry.filter(|entry| entry.is_of(store, &project)) else {
         return Err(Refused(StatusCode::NOT_FOUND, "not_found", "No such request.".to_owned()));
     };
     Ok(Json(described(&entry)))

@@ -10,7 +10,8 @@
 //!   browser ─ GET / and /events ──────────►  shown          (default: a model server of our own)
 //! ```
 //!
-//! * The **project** is a hash of the bearer key; the key itself is stored nowhere.
+//! * The **project** is a hash of the bearer key. The key itself is stored nowhere and not sent on:
+//!   upstream gets `UPSTREAM_API_KEY` of the environment, if there is one.
 //! * The **key** of an operation is `idempotency_key` in the body, or the header `Idempotency-Key`.
 //!   The Python SDK's own retries send neither (they carry `x-stainless-retry-count` alone), but
 //!   repeat what the caller gave in `extra_body` or `extra_headers`. Without a key, each request is
@@ -75,14 +76,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         Some(upstream) => upstream.clone(),
         None => own_model_server(&arguments).await?,
     };
-    let (_temporary, directory) = match &arguments.directory {
-        Some(directory) => (None, directory.clone()),
-        None => {
-            let temporary = tempfile::tempdir()?;
-            let directory = temporary.path().join("store");
-            (Some(temporary), directory)
-        }
-    };
+    let temporary = tempfile::tempdir()?;
+    let directory = arguments.directory.clone().unwrap_or_else(|| temporary.path().join("store"));
     let store = justonce::Options::new().open(&directory)?;
     let (stop, stopped) = watch::channel(false);
     let gateway = work::Gateway::new(store.clone(), &upstream, &arguments);

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::http::Request;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use justonce::RequestId;
 
 /// Longest answer that is taken.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
@@ -17,6 +19,8 @@ const TIMEOUT: Duration = Duration::from_mins(10);
 pub(crate) struct Upstream {
     client: Client<HttpConnector, Full<Bytes>>,
     completions: String,
+    /// The gateway's own, from the environment; its clients' go no further than the gateway.
+    key: Option<String>,
 }
 
 /// What a call came to.
@@ -28,16 +32,17 @@ pub(crate) enum Answer {
 }
 
 impl Upstream {
-    pub(crate) fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str, key: Option<String>) -> Self {
         Upstream {
             client: Client::builder(TokioExecutor::new()).build_http(),
             completions: format!("{url}/v1/chat/completions"),
+            key,
         }
     }
 
-    /// Asks for a completion. The bearer key is the client's, and goes no further than this call.
-    pub(crate) async fn complete(&self, id: &str, bearer: Option<&str>, body: &str) -> Answer {
-        match tokio::time::timeout(TIMEOUT, self.call(id, bearer, body)).await {
+    /// Asks for the completion of a request.
+    pub(crate) async fn complete(&self, id: RequestId, body: &str) -> Answer {
+        match tokio::time::timeout(TIMEOUT, self.call(id, body)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Answer::Passing { what: error.to_string(), pause: None },
             Err(_) => Answer::Passing { what: "upstream timed out".to_owned(), pause: None },
@@ -46,15 +51,14 @@ impl Upstream {
 
     async fn call(
         &self,
-        id: &str,
-        bearer: Option<&str>,
+        id: RequestId,
         body: &str,
     ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-        let mut request = axum::http::Request::post(&self.completions)
+        let mut request = Request::post(&self.completions)
             .header("content-type", "application/json")
             .header("idempotency-key", format!("\"{id}\""));
-        if let Some(bearer) = bearer {
-            request = request.header("authorization", format!("Bearer {bearer}"));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
         }
         let request = request.body(Full::from(body.to_owned()))?;
         let response = self.client.request(request).await?;

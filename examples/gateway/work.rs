@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use justonce::{
-    Claim, EntryState, Error, MAX_CHECKPOINT_BYTES, Prior, Reply, RequestId, Store, Ticket,
-};
+use justonce::{Claim, EntryState, Error, MAX_CHECKPOINT_BYTES, Prior, Reply, Store, Ticket};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
@@ -41,13 +39,6 @@ struct Inner {
     shown: Shown,
     /// Requests being worked on.
     at_work: watch::Sender<usize>,
-}
-
-/// What a client asked for, without what is the gateway's alone.
-pub(crate) struct Asked {
-    pub(crate) body: String,
-    /// Goes upstream, and into no record: what is resumed after a crash goes without.
-    pub(crate) bearer: Option<String>,
 }
 
 /// The note in the record of an operation in flight.
@@ -93,7 +84,7 @@ impl Gateway {
     pub(crate) fn new(store: Store, upstream: &str, arguments: &Arguments) -> Self {
         Gateway(Arc::new(Inner {
             store,
-            upstream: Upstream::new(upstream),
+            upstream: Upstream::new(upstream, std::env::var("UPSTREAM_API_KEY").ok()),
             tries: arguments.tries.max(1),
             longest_wait: arguments.wait,
             at_most_once: arguments.at_most_once,
@@ -120,15 +111,16 @@ impl Gateway {
     }
 
     /// Works on an operation in a task.
-    pub(crate) fn start(&self, ticket: Ticket, prior: Option<&Prior>, asked: Asked) {
+    pub(crate) fn start(&self, ticket: Ticket, prior: Option<&Prior>, body: String) {
         let (gateway, dispatched) = (self.clone(), prior.is_some_and(Prior::dispatched));
         let calls = prior.and_then(Prior::checkpoint).map_or(0, |note| noted(note).calls);
         let counted = Counted::new(&self.0);
         tokio::spawn(async move {
             let id = ticket.request_id();
-            let outcome = match dispatched && gateway.0.at_most_once {
-                true => gateway.give_up(ticket, calls).await,
-                false => gateway.work(ticket, calls, asked).await,
+            let outcome = if dispatched && gateway.0.at_most_once {
+                gateway.give_up(ticket, calls).await
+            } else {
+                gateway.work(ticket, calls, &body).await
             };
             if let Err(error) = outcome {
                 // Left to whoever claims it next.
@@ -143,7 +135,7 @@ impl Gateway {
         ticket.fail(Outcome::error(502, calls, "interrupted", message).into_reply()).await
     }
 
-    async fn work(&self, ticket: Ticket, before: u32, asked: Asked) -> Result<(), Error> {
+    async fn work(&self, ticket: Ticket, before: u32, body: &str) -> Result<(), Error> {
         let (id, mut pause) = (ticket.request_id(), FIRST_PAUSE);
         let mut last = String::new();
         for calls in before + 1..=before + self.0.tries {
@@ -151,9 +143,9 @@ impl Gateway {
                 self.alive(&ticket, tokio::time::sleep(pause)).await?;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            self.note(&ticket, calls, &asked.body).await?;
+            self.note(&ticket, calls, body).await?;
             let began = tokio::time::Instant::now();
-            let calling = self.0.upstream.complete_as(&id, asked.bearer.as_deref(), &asked.body);
+            let calling = self.0.upstream.complete(id, body);
             match self.alive(&ticket, calling).await? {
                 Answer::Final { status, body } => {
                     self.0.shown.answered(id, status, began.elapsed());
@@ -217,7 +209,7 @@ impl Gateway {
             let body = entry.checkpoint().and_then(|note| noted(note).body).unwrap_or_default();
             if let Claim::Resumed(ticket, prior) = self.store().claim(entry.operation()).await? {
                 self.0.shown.resumed(ticket.request_id());
-                self.start(ticket, Some(&prior), Asked { body, bearer: None });
+                self.start(ticket, Some(&prior), body);
             }
         }
         Ok(recovered)
@@ -226,12 +218,6 @@ impl Gateway {
 
 fn noted(note: &[u8]) -> Note {
     serde_json::from_slice(note).unwrap_or_default()
-}
-
-impl Upstream {
-    async fn complete_as(&self, id: &RequestId, bearer: Option<&str>, body: &str) -> Answer {
-        self.complete(&id.to_string(), bearer, body).await
-    }
 }
 
 /// Counts a request as being worked on until it is dropped.

@@ -15,7 +15,7 @@ use super::key;
 use super::layer::Settings;
 use super::owned::{Claimed, Owned};
 use super::problem::{Code, Problem};
-use super::reply::Stored;
+use super::reply;
 use crate::claim::{Claim, Prior, Reply, Ticket};
 use crate::identity::MAX_NAME_BYTES;
 
@@ -111,15 +111,9 @@ fn won<B>(
 }
 
 fn replayed(reply: Reply) -> Result<Response<Whole>, Code> {
-    match Stored::of(reply) {
-        Stored::Answer(mut response) => {
-            let replayed = HeaderValue::from_static("true");
-            response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
-            Ok(response)
-        }
-        Stored::NotKept => Err(Code::ReplyNotKept),
-        Stored::Foreign => Err(Code::ReplyForeign),
-    }
+    let mut response = reply::decode(reply)?;
+    response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
 }
 
 /// A hash of method, path, query and body, each with its length before it, so that none can be

@@ -56,9 +56,10 @@ impl Body for Whole {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let data = std::mem::take(&mut self.data);
-        let frame = match data.is_empty() {
-            false => Some(Frame::data(data)),
-            true => self.trailers.take().map(Frame::trailers),
+        let frame = if data.is_empty() {
+            self.trailers.take().map(Frame::trailers)
+        } else {
+            Some(Frame::data(data))
         };
         Poll::Ready(frame.map(Ok))
     }

@@ -19,6 +19,9 @@ use super::owned::{BROKE_OFF, Owned, PANICKED};
 use super::problem::Problem;
 use super::reply::Head;
 
+/// What a body is polled to.
+type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
+
 /// The body of a streamed answer, which is stored when it ends.
 pub(super) struct Recorded<R: Body<Data = Bytes> + Send + 'static> {
     state: Recording<R>,
@@ -63,10 +66,7 @@ where
     }
 
     /// The next frame of the body; the end once it is stored, or an error where it is not.
-    pub(super) fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut<R::Error>>>> {
+    pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled<Cut<R::Error>> {
         loop {
             // What is not put back is over: so is a body that panics.
             match std::mem::replace(&mut self.state, Recording::Over) {
@@ -120,10 +120,7 @@ where
 }
 
 impl<R: Body<Data = Bytes> + Send + 'static> Streaming<R> {
-    fn poll_body(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> std::thread::Result<Poll<Option<Result<Frame<Bytes>, R::Error>>>> {
+    fn poll_body(&mut self, context: &mut Context<'_>) -> std::thread::Result<Polled<R::Error>> {
         catch_unwind(AssertUnwindSafe(|| self.body.as_mut().poll_frame(context)))
     }
 

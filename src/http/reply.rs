@@ -13,6 +13,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::Whole;
+use super::problem::Code;
 use crate::claim::Reply;
 
 /// The content tag of what is encoded here, version included.
@@ -41,16 +42,6 @@ pub(super) struct Head {
     headers: HeaderMap,
 }
 
-/// What a stored answer is replayed as.
-#[derive(Debug)]
-pub(super) enum Stored {
-    Answer(Response<Whole>),
-    /// The body was too large.
-    NotKept,
-    /// The reply was not encoded here.
-    Foreign,
-}
-
 impl Head {
     pub(super) fn of(parts: &Parts) -> Self {
         let mut headers = parts.headers.clone();
@@ -59,8 +50,12 @@ impl Head {
         for name in named.flat_map(|names| names.split(',')) {
             headers.remove(name.trim());
         }
-        NEVER.iter().for_each(|name| drop(headers.remove(name)));
-        NEVER_EITHER.iter().for_each(|name| drop(headers.remove(*name)));
+        for name in &NEVER {
+            headers.remove(name);
+        }
+        for name in NEVER_EITHER {
+            headers.remove(name);
+        }
         Head { status: parts.status, headers }
     }
 
@@ -97,19 +92,22 @@ fn put_bytes(bytes: &mut Vec<u8>, text: &[u8]) {
     bytes.extend_from_slice(text);
 }
 
-impl Stored {
-    pub(super) fn of(reply: Reply) -> Self {
-        if reply.content_tag() != Some(CONTENT_TAG) {
-            return Stored::Foreign;
-        }
-        decode(Bytes::from(reply.into_body())).unwrap_or(Stored::Foreign)
+/// The answer that a reply was made of.
+///
+/// # Errors
+/// [`Code::ReplyNotKept`] where it had too large a body, [`Code::ReplyForeign`] where the reply was
+/// not encoded here.
+pub(super) fn decode(reply: Reply) -> Result<Response<Whole>, Code> {
+    if reply.content_tag() != Some(CONTENT_TAG) {
+        return Err(Code::ReplyForeign);
     }
+    decoded(Bytes::from(reply.into_body())).unwrap_or(Err(Code::ReplyForeign))
 }
 
-fn decode(mut bytes: Bytes) -> Option<Stored> {
+fn decoded(mut bytes: Bytes) -> Option<Result<Response<Whole>, Code>> {
     let status = StatusCode::from_u16(bytes.try_get_u16_le().ok()?).ok()?;
     match bytes.try_get_u8().ok()? {
-        0 if bytes.is_empty() => return Some(Stored::NotKept),
+        0 if bytes.is_empty() => return Some(Err(Code::ReplyNotKept)),
         1 => {}
         _ => return None,
     }
@@ -118,7 +116,7 @@ fn decode(mut bytes: Bytes) -> Option<Stored> {
     let mut response = Response::new(Whole { data: bytes, trailers });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    Some(Stored::Answer(response))
+    Some(Ok(response))
 }
 
 fn take_headers(bytes: &mut Bytes) -> Option<HeaderMap> {
@@ -151,13 +149,6 @@ mod tests {
         response.into_parts().0
     }
 
-    fn replayed(reply: Reply) -> Response<Whole> {
-        match Stored::of(reply) {
-            Stored::Answer(response) => response,
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
     fn the_bytes_are_those_of_the_page() {
         let head = Head::of(&parts(201, &[("x-a", "1")]));
@@ -173,6 +164,7 @@ mod tests {
         assert_eq!(reply.content_tag(), Some("justonce.http/1"));
         assert_eq!(reply.body(), golden.concat());
         assert_eq!(head.not_kept().body(), [201, 0, 0]);
+        assert_eq!(decode(head.not_kept()).unwrap_err(), Code::ReplyNotKept);
     }
 
     #[test]
@@ -196,9 +188,9 @@ mod tests {
 
     #[test]
     fn replies_of_others_are_foreign() {
-        assert!(matches!(Stored::of(Reply::new("spam")), Stored::Foreign));
+        assert!(matches!(decode(Reply::new("spam")), Err(Code::ReplyForeign)));
         let other = Reply::new(vec![200, 0, 1]).content("application/json");
-        assert!(matches!(Stored::of(other), Stored::Foreign));
+        assert!(matches!(decode(other), Err(Code::ReplyForeign)));
     }
 
     proptest! {
@@ -219,7 +211,7 @@ mod tests {
             };
             let head = Head { status: StatusCode::from_u16(status).unwrap(), headers: map(&values) };
             let trailers = Some(map(&trailers)).filter(|trailers| !trailers.is_empty());
-            let response = replayed(head.with(&body, trailers.as_ref()));
+            let response = decode(head.with(&body, trailers.as_ref())).unwrap();
             prop_assert_eq!(response.status(), head.status);
             prop_assert_eq!(response.headers(), &head.headers);
             prop_assert_eq!(response.body(), &Whole { data: body.into(), trailers });
@@ -231,7 +223,7 @@ mod tests {
             looks_right in any::<bool>(),
         ) {
             let bytes = if looks_right { [&[200, 0, 1][..], &bytes].concat() } else { bytes };
-            let _ = Stored::of(Reply::new(bytes).content(CONTENT_TAG));
+            let _ = decode(Reply::new(bytes).content(CONTENT_TAG));
         }
 
         #[test]
@@ -246,7 +238,7 @@ mod tests {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 1 << bit;
             }
-            let _ = Stored::of(Reply::new(bytes).content(CONTENT_TAG));
+            let _ = decode(Reply::new(bytes).content(CONTENT_TAG));
         }
     }
 }

@@ -41,9 +41,9 @@ struct Bench {
 fn bench() -> Bench {
     let clock = ManualClock::new();
     let store = Options::new().clock(&clock).in_memory().unwrap();
-    let (paused, pauses) = unbounded_channel();
+    let (begun, pauses) = unbounded_channel();
     let (called, calls) = unbounded_channel();
-    let layer = layer(&store).lease(Duration::from_mins(1)).runtime(Paused(paused));
+    let layer = layer(&store).lease(Duration::from_mins(1)).runtime(Paused(begun));
     let service = guarded(&layer, move |_| {
         let (answer, answered) = oneshot::channel();
         called.send(answer).unwrap();

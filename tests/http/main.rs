@@ -2,7 +2,6 @@
 
 #![allow(clippy::allow_attributes, reason = "lints that fire in some helpers only")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
-#![allow(unreachable_pub, reason = "a module of test binaries has no outside")]
 
 mod going_away;
 mod keys;
@@ -25,32 +24,32 @@ use justonce::{Options, Store};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt, service_fn};
 
-pub type Given = Request<Full<Bytes>>;
-pub type Seen = Request<RequestBody<Full<Bytes>>>;
-pub type Answered = Response<ResponseBody<Body>>;
-pub type Guarded = BoxCloneSyncService<Given, Answered, Infallible>;
+type Given = Request<Full<Bytes>>;
+type Seen = Request<RequestBody<Full<Bytes>>>;
+type Answered = Response<ResponseBody<Body>>;
+type Guarded = BoxCloneSyncService<Given, Answered, Infallible>;
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    pub trailers: Option<HeaderMap>,
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
 }
 
 impl Answer {
-    pub fn is_replayed(&self) -> bool {
+    fn is_replayed(&self) -> bool {
         self.header("idempotent-replayed") == Some("true")
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
     /// The member `code` of problem details, whose other members are as they should be.
     #[track_caller]
-    pub fn problem(&self) -> String {
+    fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
         let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(problem["status"], self.status.as_u16());
@@ -60,18 +59,18 @@ impl Answer {
     }
 }
 
-pub fn memory() -> Store {
+fn memory() -> Store {
     Options::new().in_memory().unwrap()
 }
 
 /// A layer whose project is the header `project`.
-pub fn layer(store: &Store) -> IdempotencyLayer {
+fn layer(store: &Store) -> IdempotencyLayer {
     IdempotencyLayer::new(store.clone(), |parts| {
         parts.headers.get("project").map(|value| value.as_bytes().to_vec())
     })
 }
 
-pub fn guarded<F, A>(layer: &IdempotencyLayer, handler: F) -> Guarded
+fn guarded<F, A>(layer: &IdempotencyLayer, handler: F) -> Guarded
 where
     F: Fn(Seen) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
@@ -84,7 +83,7 @@ where
 }
 
 /// A service that answers with how often it was called, and that number.
-pub fn counting(layer: &IdempotencyLayer) -> (Guarded, Arc<AtomicUsize>) {
+fn counting(layer: &IdempotencyLayer) -> (Guarded, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let service = guarded(layer, move |_| {
@@ -95,28 +94,28 @@ pub fn counting(layer: &IdempotencyLayer) -> (Guarded, Arc<AtomicUsize>) {
 }
 
 /// `POST /charges` of the project `acme`.
-pub fn post(key: &str, body: &str) -> Given {
+fn post(key: &str, body: &str) -> Given {
     let mut request = keyless(body);
     request.headers_mut().insert("idempotency-key", key.parse().unwrap());
     request
 }
 
-pub fn keyless(body: &str) -> Given {
+fn keyless(body: &str) -> Given {
     Request::post("/charges?currency=eur")
         .header("project", "acme")
         .body(Full::from(body.to_owned()))
         .unwrap()
 }
 
-pub async fn begin(service: &Guarded, request: Given) -> Answered {
+async fn begin(service: &Guarded, request: Given) -> Answered {
     service.clone().oneshot(request).await.unwrap()
 }
 
-pub async fn send(service: &Guarded, request: Given) -> Answer {
+async fn send(service: &Guarded, request: Given) -> Answer {
     read(begin(service, request).await).await
 }
 
-pub async fn read(answered: Answered) -> Answer {
+async fn read(answered: Answered) -> Answer {
     let (parts, body) = answered.into_parts();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned();
