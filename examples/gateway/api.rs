@@ -163,6 +163,10 @@ fn settled(id: RequestId, reply: &Reply, is_replayed: bool) -> Response {
     let mut response = (status, outcome.body).into_response();
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("application/json"));
+    if !status.is_success() {
+        // Final, as far as the store remembers: OpenAI's SDKs then do not try again.
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
     if is_replayed {
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
