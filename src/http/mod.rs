@@ -47,6 +47,7 @@
 //!   [`IdempotencyLayer::on_lapsed`] has it refused in place of that.
 //! * **The work takes longer than the lease**: the lease is renewed as long as the work goes on,
 //!   each third of it. A service that may hang needs a time-out inside of this layer.
+//!   It is not while a client leaves a streamed answer unread: that keeps its key for a lease.
 //! * **A streamed answer** (of no known length) is passed on as it comes. Its end is held back
 //!   until all of it is stored; where that fails, the body ends in an error.
 //!
