@@ -172,7 +172,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_values_are_a_key_or_malformed(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn any_value_is_a_key_or_malformed(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 prop_assert!(parse(&value).map_or(true, |key| !key.is_empty()));
             }

@@ -39,7 +39,7 @@
 //! # At the worst moment
 //!
 //! * **The client goes away**: once the key is won, the work goes on as a task of the [`Runtime`],
-//!   and its answer is stored. [`IdempotencyLayer::cancel_on_disconnect`] drops it in place of that;
+//!   and its answer is stored. [`IdempotencyLayer::cancel_on_disconnect`] drops it instead;
 //!   the next request with the key then resumes.
 //! * **The service panics**: the key is released, and the panic goes on its way.
 //! * **The process dies**: the operation is lapsed, and the next request with the key calls the

@@ -155,9 +155,8 @@ impl Problem {
         let number = status.as_u16();
         let request = self.request_id.map(|id| format!(r#","request_id":"{id}""#));
         let request = request.unwrap_or_default();
-        let body = format!(
-            r#"{{"type":"about:blank","title":"{title}","status":{number},"detail":"{detail}","code":"{code}"{request}}}"#
-        );
+        let standard = format!(r#""type":"about:blank","title":"{title}","status":{number}"#);
+        let body = format!(r#"{{{standard},"detail":"{detail}","code":"{code}"{request}}}"#);
         let mut response = Response::new(Whole::of(Bytes::from(body)));
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -209,10 +209,11 @@ mod tests {
                 }
                 map
             };
-            let head = Head { status: StatusCode::from_u16(status).unwrap(), headers: map(&values) };
+            let status = StatusCode::from_u16(status).unwrap();
+            let head = Head { status, headers: map(&values) };
             let trailers = Some(map(&trailers)).filter(|trailers| !trailers.is_empty());
             let response = decode(head.with(&body, trailers.as_ref())).unwrap();
-            prop_assert_eq!(response.status(), head.status);
+            prop_assert_eq!(response.status(), status);
             prop_assert_eq!(response.headers(), &head.headers);
             prop_assert_eq!(response.body(), &Whole { data: body.into(), trailers });
         }
