@@ -18,11 +18,11 @@
 //!   an operation of its own.
 //! * `"wait": false`, or a number of seconds, has a request answered with a
 //!   `chat.completion.async` object that carries its id, where its completion is not there by then.
-//! * **An upstream error** that may pass (429, 5xx, no connection) is tried again by the same owner.
+//! * **An upstream error** that may pass (429, 5xx, no connection) is tried again by its owner.
 //!   When its tries are used up, the operation has failed for a minute, so that a storm of
 //!   duplicates is answered and not sent on; then it can be tried anew.
 //! * **After a crash**, interrupted requests are resumed when the gateway starts, if their body was
-//!   short enough to be kept in the record's note (4 KiB); others are resumed by their client's next
+//!   short enough to be kept in the record's note (4 KiB); others are resumed by the client's next
 //!   try. Upstream gets the request id as its `Idempotency-Key` each time, so that one that honours
 //!   it works once. For one that does not, `--at-most-once` fails what may have been sent.
 
