@@ -80,6 +80,7 @@ fn completion(call: u64, generation: u64, request: &Value) -> Value {
     let prompt = request["messages"].as_array().and_then(|messages| messages.last());
     let prompt = prompt.and_then(|message| message["content"].as_str()).unwrap_or_default();
     let words = prompt.split_whitespace().count();
+    let content = format!("{generation}: you said {prompt:?}");
     json!({
         "id": format!("chatcmpl-{call}"),
         "object": "chat.completion",
@@ -88,7 +89,7 @@ fn completion(call: u64, generation: u64, request: &Value) -> Value {
         "choices": [{
             "index": 0,
             "finish_reason": "stop",
-            "message": {"role": "assistant", "content": format!("{generation}: you said {prompt:?}")},
+            "message": {"role": "assistant", "content": content},
         }],
         "usage": {"prompt_tokens": words, "completion_tokens": 3, "total_tokens": words + 3},
     })
