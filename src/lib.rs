@@ -59,6 +59,8 @@ mod commit;
 mod engine;
 mod error;
 mod generation;
+#[cfg(feature = "http")]
+pub mod http;
 mod identity;
 #[cfg(all(feature = "inspect", unix))]
 pub mod inspect;

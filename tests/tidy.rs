@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["commit"],
     &["table"],
     &["engine", "operation", "claim", "pending", "options", "parts", "publish", "store", "verify"],
-    &["inspect"],
+    &["http", "inspect"],
     &["bin"],
 ];
 
