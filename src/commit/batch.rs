@@ -271,8 +271,8 @@ impl BatchCell {
         self.settle_threads(outcome, Told::default()).wake();
     }
 
-    /// Sets the outcome and wakes the threads. The tasks are the caller's to wake, and whoever looks
-    /// at commits is to be told then.
+    /// Sets the outcome and wakes the threads. The tasks are the caller's to wake, and whoever
+    /// looks at commits is to be told then.
     pub(super) fn settle_threads(&self, outcome: Result<(), Error>, told: Told) -> Tasks {
         let wakers = {
             let mut state = self.state.lock();
