@@ -51,11 +51,13 @@ impl ManualClock {
         }))
     }
 
-    /// Moves time on, in whole milliseconds, and wakes what was waiting for it.
+    /// Moves time on, in whole milliseconds and no further than they can be counted, and wakes what
+    /// was waiting for it.
     pub fn advance(&self, by: Duration) {
-        let millis = millis_of(by);
-        self.0.monotonic_millis.fetch_add(millis, Ordering::SeqCst);
-        self.0.wall_millis.fetch_add(millis, Ordering::SeqCst);
+        let later = |now: u64| Some(now.saturating_add(millis_of(by)));
+        for hand in [&self.0.monotonic_millis, &self.0.wall_millis] {
+            let _ = hand.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+        }
         let listeners: Vec<_> = {
             let mut listeners = self.0.listeners.lock();
             listeners.retain(|listener| listener.strong_count() > 0);
@@ -142,7 +144,7 @@ impl StoreClock {
                 manual.monotonic_millis.load(Ordering::SeqCst) - self.started_manual_millis
             }
         };
-        self.base_millis + elapsed_millis
+        self.base_millis.saturating_add(elapsed_millis)
     }
 
     /// How far the wall clock stood behind the store's last written time when it was opened.

@@ -219,6 +219,19 @@ fn a_window_or_lease_past_the_end_of_time_is_refused() {
     let _ticket = store.claim(op("k").window(second).lease(second)).wait().unwrap().new();
 }
 
+/// The clock's hands went round: time began anew, and what was over came back.
+#[test]
+fn time_that_has_come_to_its_end_stands_still() {
+    let (clock, store) = at_the_end_of_time();
+    let second = Duration::from_secs(1);
+    let ticket = store.claim(op("k").window(second).lease(second)).wait().unwrap().new();
+    ticket.complete("done").wait().unwrap();
+    for by in [Duration::MAX, MINUTE] {
+        clock.advance(by);
+        assert!(store.lookup("acme", "k").wait().unwrap().is_none());
+    }
+}
+
 #[test]
 fn a_renewal_past_the_end_of_time_is_refused() {
     let (_clock, store) = at_the_end_of_time();

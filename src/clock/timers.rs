@@ -77,7 +77,7 @@ impl Timers {
         let mut alarms = self.alarms.lock();
         while !alarms.stopped {
             let now = self.clock.now_millis();
-            let later = alarms.due.split_off(&(now + 1, 0));
+            let later = alarms.due.split_off(&(now.saturating_add(1), 0));
             let due = std::mem::replace(&mut alarms.due, later);
             if !due.is_empty() {
                 drop(alarms);

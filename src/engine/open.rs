@@ -21,6 +21,11 @@ use crate::table::{IndexLimits, Shards, Table, replay};
 /// what was not on disk yet.
 const SEQUENCES_A_CRASH_MAY_LOSE: u64 = 1 << 32;
 
+/// Milliseconds, sequences and numbers of files that no store gets to: what has them is damaged,
+/// and counting on from there would begin anew at zero, with fences that were used before.
+const OUT_OF_REACH: u64 = 1 << 62;
+const GENERATIONS_OUT_OF_REACH: u32 = 1 << 31;
+
 /// Everything that can be chosen, checked.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -51,13 +56,8 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
     let replayed = replay(&shards, &generations, &logs)?;
 
     let all = generations.all();
-    if all.iter().any(|of| of.last_epoch() > contents.epoch) {
-        return Err(storage.place.corrupt_manifest("lacks the run that wrote the last records"));
-    }
-    let last_change = all.iter().map(|of| of.last_change()).max().unwrap_or(0);
-    let last_sequence = all.iter().map(|of| of.last_sequence()).max().unwrap_or(0);
-    let clock = StoreClock::start(options.clock, contents.marks.clock.max(last_change));
-    let clock = Arc::new(clock);
+    let reached = reached(&storage.place, &contents, &all)?;
+    let clock = Arc::new(StoreClock::start(options.clock, reached.clock));
     let epoch = contents.epoch.checked_add(1).ok_or_else(|| {
         Error::new(
             ErrorKind::Incompatible { found: u32::MAX, supported: u32::MAX },
@@ -65,7 +65,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
         )
     })?;
     let lost = if contents.clean { 0 } else { SEQUENCES_A_CRASH_MAY_LOSE };
-    let next_sequence = contents.marks.sequence.max(last_sequence + 1).max(1) + lost;
+    let next_sequence = reached.sequence + lost;
     let marks = Marks { clock: clock.now_millis(), sequence: next_sequence };
     storage.manifest.begin_epoch(epoch, marks)?;
 
@@ -134,6 +134,27 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: Options) -> Result<Ar
         took: began.elapsed(),
     }));
     Ok(engine)
+}
+
+/// The last time that the manifest or any record shows, and a sequence that none has reached.
+fn reached(place: &Place, contents: &Contents, all: &[Arc<Generation>]) -> Result<Marks, Error> {
+    if all.iter().any(|of| of.last_epoch() > contents.epoch) {
+        return Err(place.corrupt_manifest("lacks the run that wrote the last records"));
+    }
+    let last_change = all.iter().map(|of| of.last_change()).max().unwrap_or(0);
+    let last_sequence = all.iter().map(|of| of.last_sequence()).max().unwrap_or(0);
+    let Marks { clock, sequence } = contents.marks;
+    let reached = Marks {
+        clock: clock.max(last_change),
+        sequence: sequence.max(last_sequence.saturating_add(1)).max(1),
+    };
+    if reached.clock.max(reached.sequence) >= OUT_OF_REACH
+        || contents.first_free_generation() >= GENERATIONS_OUT_OF_REACH
+    {
+        let why = "has, or lists a record with, a time or a number that no store gets to";
+        return Err(place.corrupt_manifest(why));
+    }
+    Ok(reached)
 }
 
 impl Engine {
@@ -249,4 +270,35 @@ fn sort_out(
 fn no_thread(error: std::io::Error) -> Error {
     Error::new(ErrorKind::Io, "the system starts no more threads: raise its limit")
         .with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Memory;
+
+    /// The next sequence wrapped in a release build: fences that were used before came again.
+    #[test]
+    fn a_store_whose_numbers_are_at_their_end_is_not_counted_on_from_zero() {
+        let ends = [(u64::MAX, 1), (1, u64::MAX), (OUT_OF_REACH, 1), (1, OUT_OF_REACH)];
+        for (clock, sequence) in ends {
+            is_corrupt(|storage| storage.manifest.begin_epoch(1, Marks { clock, sequence }));
+        }
+        for id in [u32::MAX, GENERATIONS_OUT_OF_REACH - 1] {
+            is_corrupt(|storage| {
+                let marks = Marks { clock: 1, sequence: 1 };
+                storage.create_generation(id, marks).and_then(|file| file.close())
+            });
+        }
+    }
+
+    fn is_corrupt(damage: impl FnOnce(&Storage) -> Result<(), Error>) {
+        let directory: Arc<dyn Directory> = Arc::new(Memory::default());
+        let (storage, _) = Storage::open(Arc::clone(&directory), 1 << 20).unwrap();
+        damage(&storage).unwrap();
+        storage.unlock();
+        drop(storage);
+        let error = crate::options::Options::new().open_in(directory).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    }
 }

@@ -82,7 +82,8 @@ struct MemoryFile(Arc<RwLock<Vec<u8>>>);
 impl MemoryFile {
     fn range(offset: u64, len: usize) -> io::Result<std::ops::Range<usize>> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        Ok(start..start + len)
+        let end = start.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(start..end)
     }
 }
 
