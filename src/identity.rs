@@ -181,6 +181,7 @@ impl RequestId {
 }
 
 impl fmt::Display for RequestId {
+    #[expect(clippy::indexing_slicing, reason = "five bits are one of 32 letters")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // 36 digits hold 180 bits: the 176 in use, and four zero bits below them.
         let low = u128::from_be_bytes(self.operation.0);

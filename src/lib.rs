@@ -52,6 +52,7 @@
 //! machines need one store each, and requests routed by key.
 
 #![warn(missing_docs)]
+#![warn(clippy::indexing_slicing)]
 
 mod claim;
 mod clock;

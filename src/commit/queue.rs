@@ -111,6 +111,7 @@ impl Queue {
 
     /// Stamps a record with its sequence (and, where it makes an owner, its fence) and its place,
     /// and puts it into the filling batch.
+    #[expect(clippy::indexing_slicing, reason = "a lane that was found or opened")]
     pub(super) fn append(
         &mut self,
         record: &mut Record,
@@ -255,6 +256,7 @@ impl Queue {
             || self.spares.iter().any(|spare| spare.id == generation.id)
     }
 
+    #[expect(clippy::indexing_slicing, reason = "where it was found")]
     fn open_lane(&mut self, lane: Lane, now: u64) -> usize {
         let found = self.lanes.iter().position(|open| open.opening.lane == lane);
         match found {

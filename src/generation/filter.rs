@@ -134,13 +134,16 @@ impl Filter {
         let ([segment, mask, first], []) = lengths.as_chunks::<4>() else { return None };
         let [segment_cells, mask, first_cells] =
             [segment, mask, first].map(|bytes| u32::from_le_bytes(*bytes));
-        let shape = Shape { seed: u64::from_le_bytes(*seed), segment_cells, first_cells };
         let is_sound = segment_cells.is_power_of_two()
             && mask == segment_cells - 1
             && first_cells.is_multiple_of(segment_cells)
             && first_cells < 1 << 30
             && segment_cells < 1 << 29;
-        let (cells, bits) = bytes.split_at_checked(shape.cells()).filter(|_| is_sound)?;
+        if !is_sound {
+            return None;
+        }
+        let shape = Shape { seed: u64::from_le_bytes(*seed), segment_cells, first_cells };
+        let (cells, bits) = bytes.split_at_checked(shape.cells())?;
         let is_whole = bits.len() == cells.len().div_ceil(RESTS_PER_BYTE);
         let rest = Rest { shape, bits: bits.into() };
         is_whole.then(|| Filter { cells: cells.into(), rest })
@@ -191,7 +194,9 @@ impl Columns {
             *self = self.widened();
         }
         for (row, cell) in self.cells.chunks_exact_mut(self.width).zip(&filter.cells[..]) {
-            row[column] = *cell;
+            if let Some(place) = row.get_mut(column) {
+                *place = *cell;
+            }
         }
         filter.rest
     }
@@ -225,7 +230,7 @@ fn matching_bytes(row: u128, byte: u8) -> u16 {
         return 0;
     }
     let bytes = differences.to_le_bytes();
-    (0..COLUMNS).filter(|at| bytes[*at] == 0).fold(0, |bits, at| bits | 1 << at)
+    bytes.iter().rev().fold(0, |bits, byte| bits << 1 | u16::from(*byte == 0))
 }
 
 /// The finalizer of `MurmurHash3`, 64 bits.

@@ -113,14 +113,18 @@ impl Shards {
     }
 
     fn of(&self, operation: OperationId) -> MutexGuard<'_, Shard> {
-        // A shard number is one byte and there are as many shards as bytes.
-        self.all[usize::from(operation.shard())].lock()
+        self.at(operation.shard()).lock()
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there are as many shards as bytes")]
+    fn at(&self, shard: u8) -> &Mutex<Shard> {
+        &self.all[usize::from(shard)]
     }
 
     /// Finds a generation's records by a summary from now on.
     pub(crate) fn seal(&self, shard: u8, generation: &Arc<Generation>, summary: Summary) {
         let generation = Arc::clone(generation);
-        let index = self.all[usize::from(shard)].lock().seal(generation, summary);
+        let index = self.at(shard).lock().seal(generation, summary);
         // With no lock held.
         drop(index);
     }
@@ -128,7 +132,7 @@ impl Shards {
     /// Makes room for a summary. To be called by one thread at a time, which copies what is there
     /// with no lock held.
     fn make_room(&self, shard: u8, summary: &Summary) {
-        let shard = &self.all[usize::from(shard)];
+        let shard = self.at(shard);
         let narrow = shard.lock().sealed.too_narrow_for(summary);
         if let Some(narrow) = narrow {
             let widened = narrow.widened();
@@ -331,7 +335,7 @@ impl Table {
 
     /// The entries of one shard of an unsealed generation, sorted.
     pub(crate) fn entries_of(&self, shard: u8, generation: u32) -> Vec<Entry> {
-        let mut entries = self.shards.all[usize::from(shard)].lock().entries_of(generation);
+        let mut entries = self.shards.at(shard).lock().entries_of(generation);
         entries.sort_unstable();
         entries
     }

@@ -104,7 +104,7 @@ struct ForShard {
 
 impl ForShard {
     fn place(&mut self, shards: &Shards, generation: u32) {
-        let mut shard = shards.all[usize::from(self.shard)].lock();
+        let mut shard = shards.at(self.shard).lock();
         for (tag, row, prev) in self.entries.drain(..) {
             let max_entries = shards.limits.entries_per_shard;
             shard.place(tag, Position { generation, row }, prev, max_entries);
@@ -141,6 +141,7 @@ fn read_stretch(
                 stretch.superseded.push(Superseded { operation, epoch, prev });
             }
         }
+        #[expect(clippy::indexing_slicing, reason = "one for each byte was made above")]
         let unplaced = &mut unplaced[usize::from(operation.shard())];
         unplaced.entries.push((shards.tag(operation), row, prev.filter(is_near)));
         if unplaced.entries.len() >= ENTRIES_AT_ONCE {

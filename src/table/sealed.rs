@@ -48,7 +48,7 @@ impl SealedShards {
     pub(super) fn too_narrow_for(&self, summary: &Summary) -> Option<Narrow> {
         let filter = summary.filter.as_ref().filter(|filter| filter.is_large())?;
         let (group, free) = self.free_column(filter)?;
-        let columns = &self.groups[group].columns;
+        let columns = &self.groups.get(group)?.columns;
         (!columns.reach(free)).then(|| Narrow { group, columns: Arc::clone(columns) })
     }
 
@@ -66,6 +66,7 @@ impl SealedShards {
         }
     }
 
+    #[expect(clippy::indexing_slicing, reason = "a place that was found or made above")]
     fn add_to_group(&mut self, filter: Filter, shard: SealedShard) {
         let (group, column) = self.free_column(&filter).unwrap_or_else(|| {
             // The first may stay the only one; those after it will be filled.
@@ -112,7 +113,7 @@ impl SealedShards {
         let side_by_side = self.groups.iter().zip(bits).flat_map(move |(group, bits)| {
             let marked = move |column: &usize| bits >> column & 1 == 1;
             let owners =
-                (0..Columns::COUNT).filter(marked).filter_map(|at| group.owners[at].as_ref());
+                (0..Columns::COUNT).filter(marked).filter_map(|at| group.owners.get(at)?.as_ref());
             owners.filter(move |(rest, _)| rest.may_have(tag)).map(|(_, shard)| shard)
         });
         let apart = self.apart.iter().filter(move |(filter, shard)| match filter {

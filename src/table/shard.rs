@@ -68,8 +68,8 @@ impl Shard {
         if let Some(prev) = prev {
             self.displace(tag, prev);
         }
-        let Ok(at) = self.at(position.generation) else { return };
-        let ShardIndex { generation, index } = &mut self.indexes[at];
+        let Some(of) = self.listed(position.generation) else { return };
+        let ShardIndex { generation, index } = of;
         index.insert(tag, position.row, max_entries);
         if index.len() >= max_entries {
             generation.set_crowded();
@@ -78,17 +78,16 @@ impl Shard {
 
     /// Takes out the entry of a record that is no longer the newest.
     pub(super) fn displace(&mut self, tag: u32, position: Position) {
-        if let Ok(at) = self.at(position.generation) {
-            self.indexes[at].index.remove(tag, position.row);
+        if let Some(of) = self.listed(position.generation) {
+            of.index.remove(tag, position.row);
         }
     }
 
     /// The entries of an unsealed generation, in no order.
     pub(super) fn entries_of(&self, generation: u32) -> Vec<Entry> {
-        match self.at(generation) {
-            Ok(at) => self.indexes[at].index.entries().collect(),
-            Err(_) => Vec::new(),
-        }
+        let at = self.at(generation).ok();
+        let listed = at.and_then(|at| self.indexes.get(at));
+        listed.map_or_else(Vec::new, |of| of.index.entries().collect())
     }
 
     /// The entries of all unsealed generations, with the generation of each, in no order.
@@ -97,7 +96,8 @@ impl Shard {
     }
 
     pub(super) fn generation(&self, id: u32) -> Option<Arc<Generation>> {
-        self.at(id).ok().map(|at| Arc::clone(&self.indexes[at].generation))
+        let at = self.at(id).ok()?;
+        self.indexes.get(at).map(|of| Arc::clone(&of.generation))
     }
 
     /// Finds a generation's records by its summary from now on; returns its index in memory, for
@@ -146,6 +146,11 @@ impl Shard {
             black_box(of.index.find(tag, |_| true));
         }
         self.sealed.look_ahead(tag);
+    }
+
+    fn listed(&mut self, generation: u32) -> Option<&mut ShardIndex> {
+        let at = self.at(generation).ok()?;
+        self.indexes.get_mut(at)
     }
 
     /// Where a generation stands among those listed, or where it would.
