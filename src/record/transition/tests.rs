@@ -435,6 +435,8 @@ fn written(stored: Stored, intent: Intent, answer: &Answer) -> Record {
     assert_eq!(&verdict.answer, answer, "{stored:?}");
     let record = verdict.write.expect("something is written");
     assert_eq!(record.prev, (stored != Nothing).then_some(PLACE), "{stored:?}");
+    // The draft leaves a fence out that is the sequence: an owner's, were the old one kept here.
+    assert_eq!(record.sequence, 0, "stamped at append: {stored:?}");
     record
 }
 
