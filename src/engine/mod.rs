@@ -2,14 +2,12 @@
 //!
 //! A call comes in with its arguments checked, asks the clock once, and goes to the table; its
 //! answer goes out as a [`Pending`] on the batch it rests on. Opening and closing are in
-//! [`open`] and [`close`], the housekeeping thread in [`keeper`] and [`seal`], many claims at once
-//! in [`many`].
+//! [`open`] and [`close`], the housekeeping thread in [`keeper`] and [`seal`].
 
 mod close;
 mod guest;
 mod keeper;
 mod look;
-mod many;
 mod open;
 mod seal;
 mod token;
@@ -24,7 +22,7 @@ use crate::claim::{
     Claim, Entry, EntryState, Flight, MAX_CONTENT_TAG_BYTES, Prior, Reply, Seen, Ticket,
 };
 use crate::clock::{StoreClock, Timer, Timers};
-use crate::commit::{BatchCell, Committer, Room};
+use crate::commit::{BatchCell, Committer, RECORD_BYTES, Room};
 use crate::error::{Error, ErrorKind};
 use crate::generation::Generations;
 use crate::identity::{OperationId, RequestId, Secret, StoreId};
@@ -88,6 +86,29 @@ impl Engine {
         match self.claimed(terms, moment, Room::Asked) {
             Ok((claim, rests_on)) => Pending::resting_on(rests_on, claim),
             Err(error) => Pending::refused(error),
+        }
+    }
+
+    pub(crate) fn claim_many(self: &Arc<Self>, all: Vec<Terms>) -> Pending<Vec<Claim>> {
+        let bytes = all.len().saturating_mul(RECORD_BYTES);
+        let claimed = self.committer.together(bytes, || {
+            let moment = self.moment();
+            let mut latest = None;
+            let claims: Result<Vec<Claim>, Error> = all
+                .into_iter()
+                .map(|terms| {
+                    let (claim, rests_on) = self.claimed(terms, &moment, Room::Reserved)?;
+                    // Batches become durable in order, and nothing here rests on a later one than
+                    // what is written here.
+                    latest = later(latest.take(), rests_on);
+                    Ok(claim)
+                })
+                .collect();
+            (claims, latest)
+        });
+        match claimed {
+            Ok((Ok(claims), rests_on)) => Pending::resting_on(rests_on, claims),
+            Ok((Err(error), _)) | Err(error) => Pending::refused(error),
         }
     }
 

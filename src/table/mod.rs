@@ -216,17 +216,6 @@ impl Table {
         Ok(())
     }
 
-    /// Has the processor fetch what it will take to find some operations of one shard: all at once,
-    /// where finding one after the other waits for memory at each.
-    pub(crate) fn look_ahead(&self, operations: impl Iterator<Item = OperationId>) {
-        let mut operations = operations.peekable();
-        let Some(first) = operations.peek() else { return };
-        let shard = self.shard(*first);
-        for operation in operations {
-            shard.look_ahead(self.shards.tag(operation));
-        }
-    }
-
     /// The newest record of an operation, whatever its age.
     pub(crate) fn look_up(&self, operation: OperationId, now: u64) -> Result<Option<Seen>, Error> {
         self.committer.check_open_at(now)?;

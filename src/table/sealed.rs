@@ -1,7 +1,5 @@
 //! What one shard has of the sealed generations, and which of them may have a tag.
 
-use std::hint::black_box;
-
 use smallvec::SmallVec;
 
 use crate::generation::{Columns, Fences, Filter, Generation, Rest, Summary};
@@ -95,13 +93,6 @@ impl SealedShards {
             }
         }
         self.groups.retain(|group| group.owners.iter().any(Option::is_some));
-    }
-
-    /// Reads the columns of a tag, and does nothing with them.
-    pub(super) fn look_ahead(&self, tag: u32) {
-        for group in &self.groups {
-            black_box(group.columns.probe(u64::from(tag)));
-        }
     }
 
     /// Those that may have a tag: all that have it, and few that have not.

@@ -6,7 +6,6 @@
 //! entries they were sealed with: of those for one operation, the largest sequence counts.
 
 use std::collections::HashMap;
-use std::hint::black_box;
 
 use super::Counts;
 use super::flights::FlightCell;
@@ -138,14 +137,6 @@ impl Shard {
         if !self.dropped.is_empty() {
             self.dropped.remove(&fence);
         }
-    }
-
-    /// Reads what tells whether a tag is there, and does nothing with it.
-    pub(super) fn look_ahead(&self, tag: u32) {
-        for of in &self.indexes {
-            black_box(of.index.find(tag, |_| true));
-        }
-        self.sealed.look_ahead(tag);
     }
 
     fn listed(&mut self, generation: u32) -> Option<&mut ShardIndex> {
