@@ -29,7 +29,7 @@ impl Store {
     /// descriptions and units. To be called before each scrape, or every few seconds where an
     /// exporter pushes. docs/observability.md lists names, units and labels.
     ///
-    /// What a commit took and had, as histograms, needs no call. What counters had grown by before a
+    /// What a commit took and had, as histograms, needs no call. What was published before a
     /// recorder was there is not told again.
     ///
     /// Costs what `stats` costs and a look-up in the recorder for each figure; never touches the

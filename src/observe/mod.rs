@@ -5,9 +5,9 @@
 //!
 //! A subscriber or a recorder is the caller's code. So it is told with no lock held, and of a
 //! commit once everyone who waited for it is awake and the committer role is given up; its panics
-//! are not ours. Nothing is told for a claim, and nothing has a byte of a project, a key or a reply: they
-//! may be personal. What is counted for each claim, the table counts anyway; `Store::stats` and
-//! `Store::publish_metrics` read it there.
+//! are not ours. Nothing is told for a claim, and nothing has a byte of a project, a key or a
+//! reply: they may be personal. What is counted for each claim, the table counts anyway;
+//! `Store::stats` and `Store::publish_metrics` read it there.
 
 #[cfg(feature = "tracing")]
 mod events;
