@@ -147,6 +147,42 @@ fn what_is_durable_can_be_read_on() {
     assert_eq!(durable, 1);
 }
 
+/// redb reads no more of a file that it could not write to, but what it has in memory.
+#[test]
+fn what_is_durable_and_not_in_memory_can_be_read_on() {
+    const KEYS: usize = 200;
+    let body = |number: usize| format!("{number:->5000}");
+    for (on, loses_unsynced) in [(On::Sync, true), (On::Sync, false), (On::Write, true)] {
+        let directory = FaultyDirectory::default();
+        let store = Options::new().cache_bytes(0).open_in(Arc::new(directory.clone())).unwrap();
+        for number in 0..KEYS {
+            let ticket = store.claim(op(&number.to_string())).wait().unwrap().new();
+            ticket.complete(body(number)).wait().unwrap();
+        }
+        eventually("the next file is ready", || store.stats().generations == 2);
+        if loses_unsynced {
+            directory.lose_unsynced();
+        }
+        directory.break_down(on, BROKEN);
+        assert_eq!(kind(store.claim(op("lost")).wait()), ErrorKind::Unknown);
+        let changes = directory.changes_since_fault();
+        std::thread::scope(|scope| {
+            for first in 0..2 {
+                let store = &store;
+                scope.spawn(move || {
+                    for number in (first..KEYS).step_by(2) {
+                        let claim = store.claim(op(&number.to_string())).wait().unwrap();
+                        assert_eq!(claim.completed().body(), body(number).as_bytes());
+                    }
+                });
+            }
+        });
+        assert_eq!(store.scan(Filter::new()).flatten().count(), KEYS);
+        assert_eq!(kind(store.claim(op("later")).wait()), ErrorKind::Poisoned);
+        assert_eq!(directory.changes_since_fault(), changes, "reading changed something");
+    }
+}
+
 #[test]
 fn a_claim_that_needs_no_write_is_answered_on() {
     let (directory, store) = prepared();

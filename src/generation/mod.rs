@@ -38,6 +38,9 @@ pub(crate) struct Generation {
     file: OnceLock<LogFile>,
     /// `None` once closed.
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+    /// The file once more and a view of it, where a fault has stopped the store and it is to be
+    /// read past what is in memory of it.
+    beside: Mutex<Option<(LogFile, Arc<Snapshot>)>>,
     /// Why there is none, where a fault came between closing the file and opening it read-only.
     unreadable: OnceLock<Error>,
     durable_rows: AtomicU32,
@@ -77,6 +80,7 @@ impl Generation {
             id,
             file: OnceLock::new(),
             snapshot: RwLock::new(None),
+            beside: Mutex::default(),
             unreadable: OnceLock::new(),
             durable_rows: AtomicU32::new(0),
             unanswered: Mutex::default(),
@@ -270,14 +274,33 @@ impl Generation {
         if row >= self.durable_rows() {
             return Ok(None);
         }
+        self.read(row).or_else(|fault| self.read_beside(row).unwrap_or(Err(fault))).map(Some)
+    }
+
+    fn read(&self, row: u32) -> Result<(Record, usize), Error> {
         loop {
             let snapshot = self.snapshot()?;
             match snapshot.record(row) {
                 // The file was closed to be opened read-only, and has another view by now.
                 Err(_) if !Arc::ptr_eq(&snapshot, &self.snapshot()?) => {}
-                read => return read.map(Some),
+                read => return read,
             }
         }
+    }
+
+    /// Reads a row in a store that a fault has stopped, of a file that is not read any more. The
+    /// first to do so opens it again, which takes as long as opening the store does for that file.
+    fn read_beside(&self, row: u32) -> Option<Result<(Record, usize), Error>> {
+        let view = {
+            let mut beside = self.beside.lock();
+            if beside.is_none() {
+                let file = self.file.get()?.beside()?.ok()?;
+                let view = Arc::new(file.snapshot().ok()?);
+                *beside = Some((file, view));
+            }
+            beside.as_ref().map(|(_, view)| Arc::clone(view))?
+        };
+        Some(view.record(row))
     }
 
     /// The error of a row that an index names and the log lacks.
@@ -359,6 +382,7 @@ impl Generation {
     /// Closes the file; readers get `Closed` from then on.
     pub(crate) fn close(&self) -> Result<(), Error> {
         drop(self.snapshot.write().take());
+        drop(self.beside.lock().take());
         match (self.sealed.get(), self.file.get()) {
             (Some(sealed), _) => sealed.file.close(),
             (None, Some(file)) => file.close(),

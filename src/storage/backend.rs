@@ -27,6 +27,10 @@ impl Halt {
         self.0.is_halted.store(true, Ordering::SeqCst);
     }
 
+    pub(crate) fn is_halted(&self) -> bool {
+        self.0.is_halted.load(Ordering::SeqCst)
+    }
+
     /// The first write or sync that failed, if it is for that that it came to a halt.
     pub(crate) fn first_fault(&self) -> Option<io::Error> {
         let (kind, number) = *self.0.first_fault.get()?;
@@ -35,7 +39,7 @@ impl Halt {
 
     /// Makes a change, where changes may still be made.
     fn change(&self, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        if self.0.is_halted.load(Ordering::SeqCst) {
+        if self.is_halted() {
             return Err(io::Error::other("the store takes no more writes"));
         }
         make().inspect_err(|fault| {

@@ -11,8 +11,10 @@ use redb::{
     ReadableTableMetadata, TableDefinition,
 };
 
+use super::backend::Halt;
 use super::engine::{InFile, database, guarded};
 use super::lane::Opening;
+use super::unchanged::unchanged;
 use super::{FORMAT, File, Place, missing_or_io};
 use crate::error::{Error, ErrorKind};
 use crate::record::codec::{self, Glance};
@@ -38,6 +40,7 @@ pub(crate) fn parse_file_name(name: &str) -> Option<u32> {
 pub(crate) struct LogFile {
     generation: u32,
     name: Arc<str>,
+    place: Place,
     database: Mutex<Option<Database>>,
 }
 
@@ -106,7 +109,20 @@ impl LogFile {
     fn over(place: &Place, generation: u32, file: Box<dyn File>) -> Result<Self, Error> {
         let name: Arc<str> = place.name(&file_name(generation)).into();
         let database = database(&name, place.backend(file), place.cache_bytes_per_file)?;
-        Ok(LogFile { generation, name, database: Mutex::new(Some(database)) })
+        Ok(LogFile { generation, name, place: place.clone(), database: Mutex::new(Some(database)) })
+    }
+
+    /// The same file, opened once more to be read in a store that a fault has stopped: redb reads
+    /// no more of one that it could not write to. Nothing of it is changed on the disk.
+    pub(crate) fn beside(&self) -> Option<Result<Self, Error>> {
+        let Place { directory, halt, .. } = &self.place;
+        halt.is_halted().then(|| {
+            let name = file_name(self.generation);
+            let file = directory.open(&name).and_then(unchanged);
+            let file = file.map_err(|error| self.place.io(&name, error))?;
+            let place = Place { halt: Halt::default(), ..self.place.clone() };
+            LogFile::over(&place, self.generation, file)
+        })
     }
 
     /// Appends rows in one commit and returns a view that has them.

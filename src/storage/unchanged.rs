@@ -3,6 +3,8 @@
 //! For looking into a closed store: opening one counts its epoch up, repairs what a crash left and
 //! clears leftovers away, none of which whoever looks should do. The lock is taken as always, so
 //! that nobody changes a file that is read here.
+//!
+//! Also for reading on in a store that a fault has stopped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +19,11 @@ use crate::sync::below::RwLock;
 
 /// Changes are kept in pieces of this size: the engine's pages.
 const PIECE_BYTES: u64 = 4096;
+
+/// A file that is left as it is, whatever is written to what is returned.
+pub(super) fn unchanged(file: Box<dyn File>) -> io::Result<Box<dyn File>> {
+    Ok(Box::new(Arc::new(Changed::over(file)?)))
+}
 
 /// A directory, and the files of it that were opened, made, renamed or removed.
 #[derive(Debug)]
