@@ -38,9 +38,7 @@ pub(crate) struct Generation {
     file: OnceLock<LogFile>,
     /// `None` once closed.
     snapshot: RwLock<Option<Arc<Snapshot>>>,
-    /// The file once more and a view of it, where a fault has stopped the store and it is to be
-    /// read past what is in memory of it.
-    beside: Mutex<Option<(LogFile, Arc<Snapshot>)>>,
+    beside: Mutex<Beside>,
     /// Why there is none, where a fault came between closing the file and opening it read-only.
     unreadable: OnceLock<Error>,
     durable_rows: AtomicU32,
@@ -63,6 +61,17 @@ pub(crate) struct Generation {
     /// Some shard's index is full: time to rotate.
     crowded: AtomicBool,
     retired: AtomicBool,
+}
+
+/// A file that is read where a fault has stopped the store and redb reads no more of it.
+#[derive(Debug, Default)]
+enum Beside {
+    #[default]
+    Unopened,
+    /// The same file once more, and a view of it.
+    Open(LogFile, Arc<Snapshot>),
+    /// The generation is closed.
+    Closed,
 }
 
 /// The file of a sealed generation, and the view of its index.
@@ -291,15 +300,18 @@ impl Generation {
     /// Reads a row in a store that a fault has stopped, of a file that is not read any more. The
     /// first to do so opens it again, which takes as long as opening the store does for that file.
     fn read_beside(&self, row: u32) -> Option<Result<(Record, usize), Error>> {
-        let view = {
-            let mut beside = self.beside.lock();
-            if beside.is_none() {
+        let mut beside = self.beside.lock();
+        let view = match &*beside {
+            Beside::Open(_, view) => Arc::clone(view),
+            Beside::Closed => return None,
+            Beside::Unopened => {
                 let file = self.file.get()?.beside()?.ok()?;
                 let view = Arc::new(file.snapshot().ok()?);
-                *beside = Some((file, view));
+                *beside = Beside::Open(file, Arc::clone(&view));
+                view
             }
-            beside.as_ref().map(|(_, view)| Arc::clone(view))?
         };
+        drop(beside);
         Some(view.record(row))
     }
 
@@ -382,7 +394,8 @@ impl Generation {
     /// Closes the file; readers get `Closed` from then on.
     pub(crate) fn close(&self) -> Result<(), Error> {
         drop(self.snapshot.write().take());
-        drop(self.beside.lock().take());
+        let beside = std::mem::replace(&mut *self.beside.lock(), Beside::Closed);
+        drop(beside);
         match (self.sealed.get(), self.file.get()) {
             (Some(sealed), _) => sealed.file.close(),
             (None, Some(file)) => file.close(),

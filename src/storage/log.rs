@@ -112,7 +112,7 @@ impl LogFile {
         Ok(LogFile { generation, name, place: place.clone(), database: Mutex::new(Some(database)) })
     }
 
-    /// The same file, opened once more to be read in a store that a fault has stopped: redb reads
+    /// The same file, opened once more to be read in a store that takes no more writes: redb reads
     /// no more of one that it could not write to. Nothing of it is changed on the disk.
     pub(crate) fn beside(&self) -> Option<Result<Self, Error>> {
         let Place { directory, halt, .. } = &self.place;
