@@ -68,8 +68,8 @@ pub(crate) struct Generation {
 enum Beside {
     #[default]
     Unopened,
-    /// The same file once more, and a view of it.
-    Open(LogFile, Arc<Snapshot>),
+    /// A view of the same file opened once more, which is kept for it.
+    Open { view: Arc<Snapshot>, _file: LogFile },
     /// The generation is closed.
     Closed,
 }
@@ -302,12 +302,12 @@ impl Generation {
     fn read_beside(&self, row: u32) -> Option<Result<(Record, usize), Error>> {
         let mut beside = self.beside.lock();
         let view = match &*beside {
-            Beside::Open(_, view) => Arc::clone(view),
+            Beside::Open { view, .. } => Arc::clone(view),
             Beside::Closed => return None,
             Beside::Unopened => {
                 let file = self.file.get()?.beside()?.ok()?;
                 let view = Arc::new(file.snapshot().ok()?);
-                *beside = Beside::Open(file, Arc::clone(&view));
+                *beside = Beside::Open { view: Arc::clone(&view), _file: file };
                 view
             }
         };
