@@ -24,6 +24,8 @@ mod audit;
 mod facts;
 mod gateway;
 mod ledger;
+#[path = "../common/lines.rs"]
+mod lines;
 mod model;
 mod pace;
 mod random;

@@ -4,10 +4,9 @@
 //! A worker that gets nowhere, awake or asleep, is ended as well, and the replay has failed.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::arguments::Arguments;
 use crate::facts::{Fact, How, Told};
 use crate::ledger::Ledger;
+use crate::lines::lines_of;
 use crate::pace::{self, Since};
 use crate::report::Figures;
 use crate::traffic::Plan;
@@ -147,19 +147,6 @@ fn follow(
         Some(OPEN_AGAIN) => Ok(End::AskedToBeOpened),
         _ => Err(format!("the worker ended with {status}").into()),
     }
-}
-
-/// The lines of a worker, read by a thread of their own: a pipe cannot be waited on for a while.
-fn lines_of(output: ChildStdout) -> std::io::Result<Receiver<std::io::Result<String>>> {
-    let (sender, lines) = channel();
-    std::thread::Builder::new().name("facts".to_owned()).spawn(move || {
-        for line in BufReader::new(output).lines() {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(lines)
 }
 
 fn is_claim_answered(fact: &Fact) -> bool {

@@ -13,18 +13,20 @@
 //! memory, files, handles or threads grow, or a gauge does not go back to zero.
 
 mod books;
+#[path = "../common/lines.rs"]
+mod lines;
 mod watch;
 mod worker;
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use books::Books;
 use indicatif::{ProgressBar, ProgressStyle};
+use lines::lines_of;
 use watch::Watch;
 
 /// How long a worker that is killed lives at least, and by how much some live longer.
@@ -164,21 +166,6 @@ fn follow(
         return Err(format!("the worker ended with {status}").into());
     }
     Ok(watch)
-}
-
-/// The lines of a worker, read by a thread of their own: a pipe cannot be waited on for a while.
-fn lines_of(
-    output: std::process::ChildStdout,
-) -> std::io::Result<Receiver<std::io::Result<String>>> {
-    let (sender, lines) = channel();
-    std::thread::Builder::new().name("facts".to_owned()).spawn(move || {
-        for line in BufReader::new(output).lines() {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(lines)
 }
 
 /// A number for a number, as if drawn: one round of `SplitMix64`.

@@ -7,8 +7,6 @@ use std::fmt::Debug;
 
 use super::Engine;
 #[cfg(all(feature = "inspect", unix))]
-use crate::error::Error;
-#[cfg(all(feature = "inspect", unix))]
 use crate::sync::{Arc, ThreadId, Weak, this_thread};
 
 /// What a store knows of its guest.
@@ -46,12 +44,6 @@ impl Engine {
             closing.guest = Some(guest);
         }
         takes_in
-    }
-
-    /// An error where the store is closed.
-    pub(crate) fn check_open(&self) -> Result<(), Error> {
-        self.committer.check_process()?;
-        self.committer.check_open()
     }
 
     /// Notes that this thread is a guest's.

@@ -63,6 +63,12 @@ impl Engine {
         Moment { now: record.changed_at, epoch: record.epoch, ..self.moment() }
     }
 
+    /// An error where the store is closed, or in a forked child.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.committer.check_process()?;
+        self.committer.check_open()
+    }
+
     /// Where it is, if it is a directory of the system's.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.storage.place.directory.path()
@@ -70,8 +76,7 @@ impl Engine {
 
     /// The generations, oldest first.
     pub(crate) fn generation_infos(&self) -> Result<Vec<GenerationInfo>, Error> {
-        self.committer.check_process()?;
-        self.committer.check_open()?;
+        self.check_open()?;
         self.generations.all().iter().map(|of| self.generation_info(of)).collect()
     }
 

@@ -2,8 +2,8 @@
 
 use super::Table;
 use crate::error::Error;
-use crate::generation::{Generation, Generations};
-use crate::record::{Position, Record};
+use crate::generation::Generations;
+use crate::record::Record;
 
 impl Table {
     /// The record that one took the place of, where it is of the same request and still there. An
@@ -16,23 +16,12 @@ impl Table {
     ) -> Result<Option<Record>, Error> {
         let Some(position) = record.prev else { return Ok(None) };
         let Some(generation) = generations.get(position.generation) else { return Ok(None) };
-        let before = match self.row(&generation, position) {
+        let before = match self.row(&generation, position.row) {
             Err(_) if generation.is_retired() => None,
             read => read?,
         };
-        Ok(before.filter(|before| {
+        Ok(before.map(|(before, _)| before).filter(|before| {
             before.request_id() == record.request_id() && before.sequence < record.sequence
         }))
-    }
-
-    fn row(&self, generation: &Generation, position: Position) -> Result<Option<Record>, Error> {
-        if let Some(record) = generation.durable(position.row)? {
-            return Ok(Some(record));
-        }
-        if let Some((record, _)) = self.committer.pending(position)? {
-            return Ok(Some(record));
-        }
-        // It became durable between the two looks, or it is nowhere.
-        generation.durable(position.row)
     }
 }

@@ -59,6 +59,9 @@ pub(crate) struct Table {
     waiting: AtomicUsize,
 }
 
+/// A record that was read, and the batch that is to make it durable, if it is not.
+type Row = (Record, Option<Arc<BatchCell>>);
+
 /// What came of an intent.
 #[derive(Debug)]
 pub(crate) struct Applied<'a> {
@@ -417,21 +420,21 @@ impl Table {
         Ok(None)
     }
 
-    fn read(
-        &self,
-        generation: &Generation,
-        row: u32,
-    ) -> Result<(Record, Option<Arc<BatchCell>>), Error> {
-        let position = Position { generation: generation.id, row };
+    fn read(&self, generation: &Generation, row: u32) -> Result<Row, Error> {
+        self.row(generation, row)?.ok_or_else(|| generation.lacks(row))
+    }
+
+    /// Reads a row; nothing where it is nowhere.
+    fn row(&self, generation: &Generation, row: u32) -> Result<Option<Row>, Error> {
         if let Some(record) = generation.durable(row)? {
-            return Ok((record, None));
+            return Ok(Some((record, None)));
         }
+        let position = Position { generation: generation.id, row };
         if let Some((record, batch)) = self.committer.pending(position)? {
-            return Ok((record, Some(batch)));
+            return Ok(Some((record, Some(batch))));
         }
         // It became durable between the two looks, or it is nowhere.
-        let record = generation.durable(row)?.ok_or_else(|| generation.lacks(row))?;
-        Ok((record, None))
+        Ok(generation.durable(row)?.map(|record| (record, None)))
     }
 }
 
